@@ -1,0 +1,44 @@
+"""The registry of passes: their names in the order a pipeline runs them, loaded only when asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping
+
+from onnxq.contract import AnyPass
+from onnxq.errors import UsageProblem
+
+_MODULES = {
+    "fold-gamma": "onnxq.passes.migrate.fold_gamma:FoldGamma",
+    "shift-scale": "onnxq.passes.migrate.shift_scale:ShiftScale",
+    "quantize-embeddings": "onnxq.passes.quantize.embeddings:QuantizeEmbeddings",
+    "quantize-linears": "onnxq.passes.quantize.linears:QuantizeLinears",
+}
+
+
+class Registry(Mapping[str, type[AnyPass]]):
+    """Pass classes by name; a class is imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> type[AnyPass]:
+        if name not in _MODULES:
+            close = difflib.get_close_matches(name, _MODULES, 1)
+            hint = f"Did you mean {close[0]!r}?" if close else "`onnxq passes` lists them."
+            raise UsageProblem(f"there is no pass {name!r}", hint=hint, slug="unknown-pass")
+        module, _, attribute = _MODULES[name].partition(":")
+        found: type[AnyPass] = getattr(importlib.import_module(module), attribute)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in _MODULES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+
+def registry() -> Registry:
+    """All passes that come with onnxq."""
+    return Registry()

@@ -1,0 +1,1 @@
+"""Exact passes that move scale and shift between a tensor's producer and its consumers."""

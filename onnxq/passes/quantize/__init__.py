@@ -1,0 +1,1 @@
+"""Lossy passes that choose ranges and emit integer kernels or Q/DQ."""
