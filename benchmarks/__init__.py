@@ -1,0 +1,1 @@
+"""Real models, real data and the tools that onnxq is measured against."""
