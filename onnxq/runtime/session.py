@@ -1,0 +1,257 @@
+"""Opening a model in ONNX Runtime and running it: one thread, silent, the same bytes for the same inputs."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.errors import BackendError
+from onnxq.runtime.delivery import deliver, discard, read, with_taps
+from onnxq.runtime.tensors import array_of, dtype_of, ort_value_of, plain
+
+Level = Literal["disabled", "basic", "extended", "all"]
+Feeds = Mapping[str, Any]
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+
+_LEVELS = {
+    "disabled": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+_SILENT = 4  # FATAL: whatever goes wrong arrives as an exception, saying it twice on stderr helps nobody
+_PACKAGES = {
+    "cuda": 'pip install "onnxq[gpu]"',
+    "tensorrt": 'pip install "onnxq[gpu]"',
+    "openvino": "pip install onnxruntime-openvino",
+}
+_EXCLUSIVE = (
+    "onnxruntime, onnxruntime-gpu and onnxruntime-openvino exclude one another: keep one of them installed"
+)
+_NODE = re.compile(r"(?:node with name|Name:|Node:|Node,?) ?\(?['\"]?(?P<name>[^'\"\s),]+)")
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How a model is opened.
+
+    Attributes:
+        threads: Threads inside one operator; operators run one after the other. 0 lets the runtime choose.
+        level: How far the runtime optimises the graph; "all" is its own default, "disabled" runs it as it is.
+        provider: A short name of `PROVIDERS` or the runtime's own name of an execution provider.
+        disabled_optimizers: The runtime's graph transformers to leave out, e.g. ``"SkipLayerNormFusion"``.
+        config: Session configuration entries, e.g. ``("session.x64quantprecision", "1")``.
+        taps: Values of the main graph that become further outputs, by name.
+        profile_to: Folder that receives a trace of every operator run; None for no trace.
+        optimized_to: File that receives the graph as the runtime rewrote it; None for no file.
+    """
+
+    threads: int = 1
+    level: Level = "all"
+    provider: str = "cpu"
+    disabled_optimizers: tuple[str, ...] = ()
+    config: tuple[tuple[str, str], ...] = ()
+    taps: tuple[str, ...] = ()
+    profile_to: Path | None = None
+    optimized_to: Path | None = None
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a session.
+
+    Attributes:
+        name: Name of the value.
+        dtype: Element type as numpy knows it; object for strings and for what is no tensor.
+        shape: An int, a symbol or None (unknown) for each axis.
+        kind: The type in the runtime's words, e.g. ``"tensor(float)"``.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str | None, ...]
+    kind: str
+
+
+class Session:
+    """A model that is open in ONNX Runtime. Made by `open_session`."""
+
+    def __init__(self, native: Any) -> None:
+        self.native = native
+        self.inputs = tuple(_port_of(argument) for argument in native.get_inputs())
+        self.outputs = tuple(_port_of(argument) for argument in native.get_outputs())
+        self._plain = all(plain(port.kind) for port in (*self.inputs, *self.outputs))
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Run once.
+
+        Args:
+            feeds: An array for each input, by name.
+            outputs: Names of the outputs to compute; all of them if None.
+
+        Returns:
+            The outputs by name, in the order asked for.
+
+        Raises:
+            BackendError: A feed is missing, unknown or does not fit ("bad-feed"), or an operator failed
+                ("run-failed").
+        """
+        self._check_names(feeds)
+        names = [port.name for port in self.outputs] if outputs is None else list(outputs)
+        try:
+            found = self.native.run(names, dict(feeds)) if self._plain else self._run_values(feeds, names)
+        except Exception as error:  # the runtime raises a dozen unrelated classes
+            raise refusal(error, "run") from None
+        return dict(zip(names, found, strict=True))
+
+    def _run_values(self, feeds: Feeds, names: Sequence[str]) -> list[Any]:
+        """Run with element types that the runtime's numpy bridge does not know, such as bfloat16."""
+        kinds = {port.name: port.kind for port in self.inputs}
+        values = {name: ort_value_of(array, kinds[name]) for name, array in feeds.items()}
+        return [array_of(value) for value in self.native.run_with_ort_values(names, values)]
+
+    def _check_names(self, feeds: Feeds) -> None:
+        wanted = {port.name for port in self.inputs}
+        missing, unknown = sorted(wanted - feeds.keys()), sorted(feeds.keys() - wanted)
+        if missing or unknown:
+            parts = [f"no array for {missing}"] * bool(missing) + [f"no input named {unknown}"] * bool(
+                unknown
+            )
+            raise BackendError(
+                "; ".join(parts), hint=f"the model's inputs are {sorted(wanted)}", slug="bad-feed"
+            )
+
+
+def open_session(model: ir.Model | Path | str | bytes, settings: SessionSettings | None = None) -> Session:
+    """Open a model in ONNX Runtime.
+
+    Args:
+        model: A model in memory, a file, or the bytes of a file without external data. Never changed.
+        settings: Threads, optimisation level, provider and more.
+
+    Raises:
+        BackendError: The runtime is missing ("no-onnxruntime"), lacks the provider ("no-provider") or cannot
+            start it ("provider-failed"), or refuses the model ("refused"), with the node where it names one.
+        UsageProblem: A tap names no value of the model.
+    """
+    settings = settings or SessionSettings()
+    runtime = import_onnxruntime()
+    provider = _provider_name(settings.provider, runtime.get_available_providers())
+    if settings.taps and not isinstance(model, ir.Model):
+        model = read(model)
+    if isinstance(model, ir.Model) and settings.taps:
+        model = with_taps(model, settings.taps)
+    source, folder = deliver(model)
+    try:
+        options = _options_of(runtime, settings)
+        native = runtime.InferenceSession(
+            source,
+            options,
+            providers=_with_fallback(provider),
+            disabled_optimizers=list(settings.disabled_optimizers),
+        )
+    except Exception as error:  # the runtime raises a dozen unrelated classes
+        discard(folder)
+        raise refusal(error, "load") from None
+    if provider not in native.get_providers():
+        discard(folder)
+        raise BackendError(
+            f"{provider} is installed and could not be started, so the model would run on the CPU",
+            hint="its driver or libraries are missing or too old",
+            slug="provider-failed",
+        )
+    session = Session(native)
+    if folder is not None:  # the runtime maps the weights from there as long as the session lives
+        weakref.finalize(session, discard, folder)
+    return session
+
+
+def import_onnxruntime() -> ModuleType:
+    """The onnxruntime module.
+
+    Raises:
+        BackendError: It is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(
+            f"onnxruntime cannot be imported: {error}",
+            hint=f'pip install "onnxq[cpu]" (GPU: "onnxq[gpu]"); {_EXCLUSIVE}',
+            slug="no-onnxruntime",
+        ) from None
+    module: ModuleType = onnxruntime
+    return module
+
+
+def refusal(error: Exception, stage: Literal["load", "run"]) -> BackendError:
+    """What the runtime complained of, in one line, with the node it names."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    code = re.match(r"\[ONNXRuntimeError\] : \d+ : (?P<code>\w+) : ", text)
+    message = text[code.end() :] if code else text
+    if stage == "run" and code and code["code"] == "INVALID_ARGUMENT" and "status code" not in message:
+        return BackendError(f"the inputs do not fit the model: {message}", slug="bad-feed")
+    node = _NODE.search(message)
+    where = f" at node {node['name']!r}" if node else ""
+    verb = "refuses the model" if stage == "load" else "failed while running the model"
+    return BackendError(
+        f"onnxruntime {verb}{where}: {message}", slug="refused" if stage == "load" else "run-failed"
+    )
+
+
+def _options_of(runtime: ModuleType, settings: SessionSettings) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.log_severity_level = _SILENT
+    options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[settings.level])
+    for key, value in settings.config:
+        options.add_session_config_entry(key, value)
+    if settings.profile_to is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(settings.profile_to / "trace")
+    if settings.optimized_to is not None:
+        options.optimized_model_filepath = str(settings.optimized_to)
+    return options
+
+
+def _provider_name(wanted: str, available: Sequence[str]) -> str:
+    name = PROVIDERS.get(wanted.lower(), wanted)
+    if name in available:
+        return name
+    short = {long: word for word, long in PROVIDERS.items()}
+    usable = ", ".join(short.get(each, each) for each in available)
+    hint = f"available here: {usable}"
+    if wanted.lower() in _PACKAGES:
+        hint += f"; {_PACKAGES[wanted.lower()]} brings it. {_EXCLUSIVE}"
+    raise BackendError(f"no execution provider {wanted!r} in this onnxruntime", hint=hint, slug="no-provider")
+
+
+def _with_fallback(provider: str) -> list[str]:
+    """`provider`, and the CPU for the nodes it does not take."""
+    return [provider] if provider == PROVIDERS["cpu"] else [provider, PROVIDERS["cpu"]]
+
+
+def _port_of(argument: Any) -> Port:
+    return Port(argument.name, dtype_of(argument.type), tuple(argument.shape), argument.type)
