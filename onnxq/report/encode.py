@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def to_json(record: DataclassInstance, *, indent: int | None = 2) -> str:
     """A report as JSON text, opened by its ``schema`` where the class names one.
 
-    JSON has no number that is not finite: those are written as the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which
-    ``float()`` reads back. What was not measured is ``null``.
+    JSON has no number that is not finite: those are written as the strings ``"inf"``, ``"-inf"`` and
+    ``"nan"``, which ``float()`` reads back. What was not measured is ``null``.
     """
     return json.dumps(_plain(record), indent=indent, ensure_ascii=False, allow_nan=False)
 

@@ -110,7 +110,8 @@ class Timing:
         least_ms: The fastest run of all processes.
         median_ms: The median over all runs.
         spread_ms: Distance between the quartiles of all runs.
-        ratio: Speed relative to the first model of the same run: 2.0 is twice as fast. None for that first model.
+        ratio: Speed relative to the first model of the same run, 2.0 being twice as fast; None for that
+            first model.
     """
 
     model: str

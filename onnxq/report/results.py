@@ -1,14 +1,14 @@
 """What each command gives back, as data. Rendered by `onnxq.report.terminal`, `.page` and `.encode`.
 
-Every class here carries a versioned ``schema`` name, written into its JSON. A field may be added under the same
-version; a change of meaning or a removal raises it.
+Every class here carries a versioned ``schema`` name, written into its JSON. A field may be added under the
+same version; a change of meaning or a removal raises it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from onnxq.report.measures import (
     DataSummary,
@@ -17,82 +17,19 @@ from onnxq.report.measures import (
     JournalCount,
     Machine,
     ModelSummary,
-    Range,
     Rejection,
     Timing,
 )
-
-Verdict = Literal["equal", "different", "cannot judge", "not checked"]
-Status = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """What was decided for one layer that could have been quantized.
-
-    Attributes:
-        name: Name of the node.
-        kind: ``"linear"``, ``"embedding"`` ...
-        channels: Channels of the activation that the layer reads (K).
-        columns: Channels that it writes (N).
-        decision: ``"int8 static"``, ``"int8 per-token"``, ``"float"`` ...
-        reason: Why, in words.
-        sqnr_db: Its own output against the float output, its input being exact.
-        range_before: Range of the activation in the original model.
-        range_after: The same activation after scales have been migrated.
-        channel_ratio_before: Largest channel magnitude over the median one; 1 is even, 100 is a hard outlier.
-        channel_ratio_after: The same after migration.
-    """
-
-    name: str
-    kind: str
-    channels: int
-    columns: int
-    decision: str
-    reason: str
-    sqnr_db: float | None = None
-    range_before: Range | None = None
-    range_after: Range | None = None
-    channel_ratio_before: float | None = None
-    channel_ratio_after: float | None = None
-
-
-@dataclass(frozen=True)
-class ChannelPicture:
-    """Magnitudes of a layer's input channels, for a picture.
-
-    Attributes:
-        layer: Name of the layer that reads them.
-        before: Per channel, the largest absolute value in the original model.
-        after: The same after migration; same length and order.
-    """
-
-    layer: str
-    before: tuple[float, ...]
-    after: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class PassRow:
-    """What one pass did, and what the check after it said.
-
-    Attributes:
-        name: The pass with its options, as the recipe spells it.
-        contract: ``"bitwise"``, ``"reassociates"`` or ``"lossy"``.
-        changes: Edits made.
-        rejects: Near matches that were left alone.
-        seconds: Time spent, the check included.
-        verdict: Of the comparison before and after.
-        note: In words, where the pass was rolled back or could not be judged.
-    """
-
-    name: str
-    contract: str
-    changes: int
-    rejects: tuple[Rejection, ...] = ()
-    seconds: float = 0.0
-    verdict: Verdict = "not checked"
-    note: str = ""
+from onnxq.report.rows import (
+    ChannelPicture,
+    Check,
+    DemoRow,
+    LayerRow,
+    OutlierRow,
+    Part,
+    PassRow,
+    Verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -196,42 +133,6 @@ class BenchResult:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Something that was recognised in a graph.
-
-    Attributes:
-        kind: ``"linear"``, ``"norm"``, ``"activation"``, ``"attention"``, ``"feed-forward"``, ``"embedding"`` ...
-        name: Name of the node that gives its result.
-        spelling: In which of its spellings, e.g. ``"MatMul + Add"`` or ``"layer, 9 nodes"``.
-        size: In words, e.g. ``"384 x 1536"`` or ``"12 heads of 32"``.
-    """
-
-    kind: str
-    name: str
-    spelling: str = ""
-    size: str = ""
-
-
-@dataclass(frozen=True)
-class OutlierRow:
-    """How hard one activation is to quantize.
-
-    Attributes:
-        value: Name of the value.
-        reader: Name of the layer that reads it.
-        max_abs: Largest absolute value (maximum infinity norm).
-        kurtosis: Fourth standardised moment; 3 for a normal distribution.
-        channel_ratio: Largest channel magnitude over the median one.
-    """
-
-    value: str
-    reader: str
-    max_abs: float
-    kurtosis: float | None
-    channel_ratio: float
-
-
-@dataclass(frozen=True)
 class Inspection:
     """What onnxq sees in a model.
 
@@ -257,16 +158,6 @@ class Inspection:
 
 
 @dataclass(frozen=True)
-class Check:
-    """One thing that `doctor` looked at: what it found, and the way out where it is not well."""
-
-    name: str
-    status: Status
-    finding: str
-    way_out: str = ""
-
-
-@dataclass(frozen=True)
 class Diagnosis:
     """The state of this machine and this installation."""
 
@@ -287,29 +178,6 @@ class CalibrationSummary:
     samples: int
     values: int
     written: str
-
-
-@dataclass(frozen=True)
-class DemoRow:
-    """One model of the demonstration.
-
-    Attributes:
-        model: ``"fp32"``, ``"plain INT8"``, ``"onnxq"``.
-        accuracy: Share of test images that it reads correctly.
-        cosine: Mean cosine of its logits with those of fp32; None for fp32.
-        sqnr_db: Their signal to noise; None for fp32.
-        median_ms: Latency of one batch.
-        ratio: Speed relative to fp32.
-        size_bytes: Size on disk.
-    """
-
-    model: str
-    accuracy: float
-    cosine: float | None
-    sqnr_db: float | None
-    median_ms: float
-    ratio: float | None
-    size_bytes: int
 
 
 @dataclass(frozen=True)
