@@ -181,9 +181,10 @@ class Edit:
             name: Wished name; made unique.
             near: A node of the graph that will read the constant. In a function body the constant is put before it.
         """
-        tensor = ir.tensor(np.ascontiguousarray(array), name=self.unique(name))
-        owner = near.graph
-        if isinstance(owner, ir.Graph):
+        tensor = ir.tensor(np.asarray(array, order="C"), name=self.unique(name))
+        owner = _graph_of(near)
+        in_function = any(function.graph is owner for function in self.model.functions.values())
+        if isinstance(owner, ir.Graph) and not in_function:
             value = ir.Value(
                 name=tensor.name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
             )
