@@ -55,17 +55,16 @@ class ExactSum(EqualByFields):
         """
         values = np.asarray(term, dtype=np.float64)
         level = _level(float(np.max(np.abs(values), initial=0.0)))
-        scaled = np.ldexp(values, -DIGIT * level)
+        scaled = values * 2.0 ** (-DIGIT * level)
         lead = np.trunc(scaled)
-        rest = np.trunc(np.ldexp(scaled - lead, DIGIT))
+        rest = np.trunc((scaled - lead) * 2.0**DIGIT)
         return cls(level, np.asarray(lead, dtype=np.int64), np.asarray(rest, dtype=np.int64))
 
     @property
     def value(self) -> Floats:
         """The sum, rounded to float64."""
-        lead = np.ldexp(self.lead.astype(np.float64), DIGIT * self.level)
-        rest = np.ldexp(self.rest.astype(np.float64), DIGIT * (self.level - 1))
-        return np.asarray(lead + rest, dtype=np.float64)
+        lead = self.lead * 2.0 ** (DIGIT * self.level)
+        return np.asarray(lead + self.rest * 2.0 ** (DIGIT * (self.level - 1)), dtype=np.float64)
 
     def merge(self, other: ExactSum) -> ExactSum:
         """The sum of all terms of both."""

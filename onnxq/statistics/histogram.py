@@ -67,7 +67,8 @@ class Histogram(EqualByFields):
         # Truncation is towards zero on both sides; negatives then move one bin down, so that an element so
         # small that scaling flushes it to zero still lands on its own side of zero.
         bins = (flat * flat.dtype.type(2.0**-exponent)).astype(np.int32)
-        bins += np.where(flat < 0, np.int32(_HALF - 1), np.int32(_HALF))
+        bins -= flat < 0
+        bins += _HALF
         return cls(exponent, np.bincount(bins, minlength=BINS).astype(np.int64), low, high)
 
     @property
