@@ -1,7 +1,7 @@
 """How each benchmark model becomes ONNX, and the proof that the ONNX file computes what torch computes.
 
-An export is what a user's own export would be: the model class as transformers ships it, batch and sequence dynamic,
-attention as it chooses. The difference to torch is measured on ragged batches and must stay under `TOLERANCE`.
+An export is what a user's own export would be: the model class as transformers ships it, attention as it
+chooses, batch and sequence dynamic. Its difference to torch on ragged batches must stay under `TOLERANCE`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def build_smollm2(source: Path, target: Path) -> None:
     import transformers
 
     file = "SmolLM2-135M-Instruct.Q4_1.gguf"
-    model = transformers.AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=file, dtype=torch.float32
+    ).eval()
     transformers.AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(target)
     decoder = _positional(model, DECODER_INPUTS, "logits", use_cache=False)
     path = target / "model.onnx"
@@ -70,7 +72,7 @@ def _positional(model: Any, inputs: Sequence[str], output: str, **fixed: object)
     """Wrap a transformers model so that it takes tensors by position and gives one tensor."""
     import torch
 
-    class Positional(torch.nn.Module):
+    class Positional(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
         def __init__(self) -> None:
             super().__init__()
             self.model = model

