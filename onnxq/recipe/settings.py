@@ -1,0 +1,143 @@
+"""What a user can choose, as frozen dataclasses: the same words in Python, recipe and command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from onnxq.errors import UsageProblem
+
+Effort = Literal["fast", "balanced", "best"]
+Format = Literal["kernel", "qdq"]
+Ranges = Literal["minmax", "percentile", "mse"]
+Verify = Literal["end", "each", "never"]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """How calibration data is read.
+
+    Attributes:
+        samples: At most so many samples; None for all.
+        batch_size: Samples in one run of the model.
+        tokenizer: `tokenizer.json` for text.
+        max_length: Tokens after which a text is cut; None for the tokenizer's own limit.
+        image_size: Height and width of images; None where the model's input says it.
+        mean: Mean per colour channel, subtracted after scaling to 0..1.
+        std: Standard deviation per colour channel, divided by.
+    """
+
+    samples: int | None = None
+    batch_size: int = 8
+    tokenizer: str | None = None
+    max_length: int | None = None
+    image_size: tuple[int, int] | None = None
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "batch_size", "max_length"):
+            _at_least_one(name, getattr(self, name))
+        if len(self.mean) != len(self.std):
+            raise _problem("mean and std", f"{self.mean} and {self.std}", "of one length")
+        if not all(value > 0 for value in self.std):
+            raise _problem("std", self.std, "numbers above 0")
+
+
+@dataclass(frozen=True)
+class OptimizeSettings:
+    """Everything that decides what `optimize` gives back, besides the model and the data.
+
+    Attributes:
+        target: Machine to run on; ``"auto"`` for this one.
+        effort: How much time may be spent on fidelity.
+        format: ``"kernel"`` for the nodes that ONNX Runtime executes fastest, ``"qdq"`` for standard ONNX.
+        ranges: How activation ranges are chosen; None lets the effort decide.
+        min_fidelity: Lowest acceptable mean cosine with the original, over all outputs.
+        max_drop: Largest acceptable loss of what `eval` measures, as a fraction: 0.01 is one in a hundred.
+        eval: ``"module:function"`` that takes a runnable model and returns a score, higher being better.
+        min_speedup: Lowest acceptable speed relative to the original; 1.5 is half as fast again.
+        threads: Threads of the runtime; None for all cores.
+        shapes: Shape to time each input with, by input name; none for shapes out of the data.
+        passes: Passes to run instead of the chosen ones, as words; None lets target and effort decide.
+        keep_float: Names of nodes that stay as they are; ``*`` stands for any text.
+        verify: When the rewritten model is compared with the original: at the end, after each pass, never.
+        seed: Of everything random.
+        data: How calibration data is read.
+    """
+
+    target: str = "auto"
+    effort: Effort = "balanced"
+    format: Format = "kernel"
+    ranges: Ranges | None = None
+    min_fidelity: float | None = None
+    max_drop: float | None = None
+    eval: str | None = None
+    min_speedup: float | None = None
+    threads: int | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    passes: tuple[str, ...] | None = None
+    keep_float: tuple[str, ...] = ()
+    verify: Verify = "end"
+    seed: int = 0
+    data: DataSettings = field(default_factory=DataSettings)
+
+    def __post_init__(self) -> None:
+        if self.min_fidelity is not None and not -1 <= self.min_fidelity <= 1:
+            raise _problem("min_fidelity", self.min_fidelity, "a cosine, at most 1, e.g. 0.999")
+        if self.max_drop is not None and not 0 <= self.max_drop < 1:
+            raise _problem("max_drop", self.max_drop, "a fraction, e.g. 0.01 or 1%")
+        if (self.max_drop is None) != (self.eval is None):
+            raise UsageProblem(
+                "max_drop and eval come together: what may drop, and who measures it",
+                hint="--max-drop 1% --eval my_module:accuracy",
+                slug="eval-and-drop",
+            )
+        if self.min_speedup is not None and not self.min_speedup > 0:
+            raise _problem("min_speedup", self.min_speedup, "a ratio above 0, e.g. 1.5")
+        _at_least_one("threads", self.threads)
+        _check_shapes(self.shapes)
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """How models are timed.
+
+    Attributes:
+        threads: Threads of the runtime; None for all cores.
+        shapes: Shape of each input, by name; an input that is not named takes its own, unknown sizes being 1.
+        rounds: Processes started per model, in turns.
+        seconds: Time spent in each process.
+        provider: Execution provider.
+        seed: Of the random inputs.
+    """
+
+    threads: int | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    rounds: int = 5
+    seconds: float = 1.0
+    provider: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least_one("threads", self.threads)
+        _at_least_one("rounds", self.rounds)
+        if not self.seconds > 0:
+            raise _problem("seconds", self.seconds, "a time above 0")
+        _check_shapes(self.shapes)
+
+
+def _at_least_one(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise _problem(name, value, "a whole number, 1 or more")
+
+
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for name, shape in shapes.items():
+        if any(size < 1 for size in shape):
+            raise _problem(f"shape of {name!r}", "x".join(map(str, shape)), "sizes of 1 or more")
+
+
+def _problem(name: str, value: object, wanted: str) -> UsageProblem:
+    return UsageProblem(f"{name} is {value}", hint=f"It has to be {wanted}.", slug="bad-setting")
