@@ -100,6 +100,7 @@ class Session:
         self.native = native
         self.inputs = tuple(_port_of(argument) for argument in native.get_inputs())
         self.outputs = tuple(_port_of(argument) for argument in native.get_outputs())
+        self._overridable = {argument.name for argument in native.get_overridable_initializers()}
         self._plain = all(plain(port.kind) for port in (*self.inputs, *self.outputs))
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Any]:
@@ -132,7 +133,7 @@ class Session:
 
     def _check_names(self, feeds: Feeds) -> None:
         wanted = {port.name for port in self.inputs}
-        missing, unknown = sorted(wanted - feeds.keys()), sorted(feeds.keys() - wanted)
+        missing, unknown = sorted(wanted - feeds.keys()), sorted(feeds.keys() - wanted - self._overridable)
         if missing or unknown:
             parts = [f"no array for {missing}"] * bool(missing) + [f"no input named {unknown}"] * bool(
                 unknown
