@@ -1,0 +1,1 @@
+"""Models as other tools hold them, and other tools' rewrites as passes."""

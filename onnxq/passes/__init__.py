@@ -10,6 +10,14 @@ from onnxq.contract import AnyPass
 from onnxq.errors import UsageProblem
 
 _MODULES = {
+    "infer-shapes": "onnxq.passes.clean.infer_shapes:InferShapes",
+    "drop-identity": "onnxq.passes.clean.drop_identity:DropIdentity",
+    "drop-dropout": "onnxq.passes.clean.drop_dropout:DropDropout",
+    "drop-casts": "onnxq.passes.clean.drop_casts:DropCasts",
+    "cancel-transposes": "onnxq.passes.clean.cancel_transposes:CancelTransposes",
+    "merge-reshapes": "onnxq.passes.clean.merge_reshapes:MergeReshapes",
+    "share-constants": "onnxq.passes.clean.share_constants:ShareConstants",
+    "drop-unused": "onnxq.passes.clean.drop_unused:DropUnused",
     "fold-gamma": "onnxq.passes.migrate.fold_gamma:FoldGamma",
     "shift-scale": "onnxq.passes.migrate.shift_scale:ShiftScale",
     "quantize-embeddings": "onnxq.passes.quantize.embeddings:QuantizeEmbeddings",

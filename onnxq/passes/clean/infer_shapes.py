@@ -1,0 +1,101 @@
+"""A model that leaves element types and shapes unsaid => the same model with what inference finds out.
+
+Nothing is computed differently: only the descriptions of values inside the graph and its subgraphs are filled
+in, and unknown or symbolic dimensions are made numbers where a number follows. Inputs and outputs of the
+model stay as they are said. A model that onnx's inference cannot follow, or contradicts, stays as it is.
+
+The inference is `onnx.shape_inference`, through onnx-ir, which keeps weights out of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from onnxq.contract import Contract, Examples, ModelPass
+from onnxq.passes.clean.evidence import evidence, graph
+
+
+@dataclass(frozen=True)
+class InferShapes(ModelPass):
+    """Say the type and shape of every value that has none."""
+
+    name: ClassVar[str] = "infer-shapes"
+    contract: ClassVar[Contract] = Contract.BITWISE
+
+    def transform(self, model: ir.Model) -> ir.Model:
+        """`model` itself, described better."""
+        inferred = _inferred(model.clone())
+        public = {*model.graph.inputs, *model.graph.outputs}
+        for value, better in zip(_values(model), _values(inferred), strict=True):
+            if value not in public:
+                _describe(value, better)
+        return model
+
+    @classmethod
+    def examples(cls) -> Examples:
+        """Values without types, dimensions that follow; models that say all or contradict themselves."""
+        return evidence(_FIRES, _HOLDS)
+
+
+def _inferred(copy: ir.Model) -> ir.Model:
+    from onnx_ir.passes.common import ShapeInferencePass
+
+    log = logging.getLogger("onnx_ir.passes.common.shape_inference")
+    level = log.level
+    log.setLevel(logging.ERROR)  # a model that cannot be inferred is no news
+    try:
+        return ShapeInferencePass()(copy).model
+    finally:
+        log.setLevel(level)
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    """Every node output and subgraph input, in an order that a copy shares."""
+    for part in model.graphs():
+        yield from part.inputs
+        for node in part:
+            yield from node.outputs
+
+
+def _describe(value: ir.Value, better: ir.Value) -> None:
+    if value.type is None and better.type is not None:
+        value.type = better.type
+    if better.shape is None:
+        return
+    if value.shape is None:
+        value.shape = better.shape.copy()
+    elif len(value.shape) == len(better.shape):
+        value.shape = ir.Shape(
+            new if isinstance(new, int) or _says_nothing(old) else old
+            for old, new in zip(value.shape, better.shape, strict=True)
+        )
+
+
+def _says_nothing(size: int | ir.SymbolicDim) -> bool:
+    return isinstance(size, ir.SymbolicDim) and size.value is None
+
+
+_FIRES = (
+    graph("a = own.f(x)  y = Tanh(a)", function="f (a) => (b) { c = Neg(a)  b = Relu(c) }"),
+    graph("a = Relu(x)  y = Tanh(a)"),
+    graph(
+        "a = MatMul(x, w)  y = Relu(a)", outputs="float[N,2] y", constants="float[4,2] w = {1,2,3,4,5,6,7,8}"
+    ),
+    graph("a = Relu(x)  y = Tanh(a)", "float[2,4] x", "float[2,4] y", constants="float[N,M] a"),
+    graph(
+        """y = If(c) <then_branch = t () => (float[N,4] p) { a = Neg(x)  p = Relu(a) },
+                      else_branch = e () => (float[N,4] q) { q = Tanh(x) }>""",
+        "float[N,4] x, bool[1] c",
+    ),
+)
+_HOLDS = (
+    (graph("a = Relu(x)  y = Tanh(a)", "float[2,4] x", "float[2,4] y", constants="float[2,4] a"), ""),
+    (graph("a = Relu(x)  y = Tanh(a)", constants="float[N,4] a"), ""),
+    (graph("y = Relu(x)", "float[N,4] x", "float[N,M] y"), ""),
+    (graph("a = MatMul(x, x)  y = Relu(a)", "float[2,4] x", "float[A,B] y", constants="float[N,4] a"), ""),
+)

@@ -1,0 +1,52 @@
+"""Every cleaning pass on its own examples."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+
+from onnxq.contract import Contract
+from onnxq.passes.clean.cancel_transposes import CancelTransposes
+from onnxq.passes.clean.drop_casts import DropCasts
+from onnxq.passes.clean.drop_dropout import DropDropout
+from onnxq.passes.clean.drop_identity import DropIdentity
+from onnxq.passes.clean.drop_unused import DropUnused
+from onnxq.passes.clean.infer_shapes import InferShapes
+from onnxq.passes.clean.merge_reshapes import MergeReshapes
+from onnxq.passes.clean.share_constants import ShareConstants
+from tests.passes.clean.rewriting import assert_same_bits, interface, read, rewrite
+
+PASSES = (
+    InferShapes,
+    DropUnused,
+    ShareConstants,
+    DropIdentity,
+    DropDropout,
+    DropCasts,
+    CancelTransposes,
+    MergeReshapes,
+)
+FIRES = [pytest.param(p, e, id=f"{p.name}-{i}") for p in PASSES for i, e in enumerate(p.examples().fires)]
+HOLDS = [pytest.param(p, e, id=f"{p.name}-{i}") for p in PASSES for i, e in enumerate(p.examples().holds)]
+
+
+@pytest.mark.parametrize(("kind", "example"), FIRES)
+def test_fires_once_and_for_all(kind, example):
+    before = read(example.text)
+    result = rewrite(kind(), before)
+    assert result.times > 0
+    assert rewrite(kind(), result.model).times == 0
+    assert interface(result.model) == interface(before)
+    if kind.contract is Contract.BITWISE:
+        assert_same_bits(before, result.model)
+
+
+@pytest.mark.parametrize(("kind", "example"), HOLDS)
+def test_holds_and_says_why(kind, example):
+    before = read(example.text)
+    result = rewrite(kind(), before)
+    assert result.times == 0
+    assert ir.to_proto(result.model) == ir.to_proto(before)
+    assert bool(example.reason) == bool(result.rejects)
+    if example.reason:
+        assert example.reason in result.rejects[0].reason
