@@ -241,9 +241,10 @@ def _is_vector(value: ir.Value | None, columns: int) -> bool:
 
 def _rank_raising(vector: ir.Value | None, product: ir.Value) -> bool:
     """Whether adding `vector` may give the result more axes than `product` has."""
-    shape = constant_shape(vector)
-    rank = rank_of(product)
-    return shape is not None and len(shape) > 1 and (rank is None or len(shape) > rank)
+    shape, node = constant_shape(vector), product.producer()
+    known = [product, *(node.inputs[:1] if node is not None else [])]
+    ranks = [rank for value in known if value is not None and (rank := rank_of(value)) is not None]
+    return shape is not None and len(shape) > 1 and (not ranks or len(shape) > min(ranks))
 
 
 def _write_weight(linear: Linear, edit: Edit, weight: np.ndarray) -> None:
