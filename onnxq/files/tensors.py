@@ -1,0 +1,111 @@
+"""Tensors of a model in memory: where they are kept, and what bytes they stand for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.errors import InvalidModel
+
+Keep = Callable[[ir.TensorProtocol], None]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place of a model that keeps a tensor.
+
+    Attributes:
+        where: The place, in words.
+        tensor: What it keeps.
+        keep: Puts another tensor there.
+        movable: Whether every runtime can read the tensor from another file: initializers and Constant nodes.
+    """
+
+    where: str
+    tensor: ir.TensorProtocol
+    keep: Keep
+    movable: bool
+
+
+def sites(model: ir.Model) -> Iterator[Site]:
+    """All places that keep tensors, subgraphs and functions included: initializers, then attributes."""
+    for graph in (
+        *model.graphs(),
+        *(graph for body in model.functions.values() for graph in body.subgraphs()),
+    ):
+        yield from _of_initializers(graph)
+    roots: tuple[ir.Graph | ir.Function, ...] = (model.graph, *model.functions.values())
+    for root in roots:
+        for node in root.all_nodes():
+            yield from _of_attributes(node)
+
+
+def _of_initializers(graph: ir.Graph) -> Iterator[Site]:
+    for value in graph.initializers.values():
+        if value.const_value is None:
+            raise InvalidModel(f"initializer {value.name!r} has no data", slug="no-data")
+
+        def keep(tensor: ir.TensorProtocol, value: ir.Value = value) -> None:
+            value.const_value = tensor
+
+        yield Site(f"initializer {value.name!r}", value.const_value, keep, movable=True)
+
+
+def _of_attributes(node: ir.Node) -> Iterator[Site]:
+    for attribute in list(node.attributes.values()):
+        where = f"node {node.name or node.op_type!r}: attribute {attribute.name!r}"
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.TENSOR:
+            movable = node.op_type == "Constant" and node.domain == ""
+
+            def keep(tensor: ir.TensorProtocol, node: ir.Node = node, attribute: ir.Attr = attribute) -> None:
+                node.attributes[attribute.name] = ir.AttrTensor(
+                    attribute.name, tensor, doc_string=attribute.doc_string
+                )
+
+            yield Site(where, attribute.as_tensor(), keep, movable)
+        elif attribute.type == ir.AttributeType.TENSORS:
+            yield from _of_list(node, attribute, where)
+
+
+def _of_list(node: ir.Node, attribute: ir.Attr, where: str) -> Iterator[Site]:
+    tensors = list(attribute.as_tensors())
+    for index, tensor in enumerate(attribute.as_tensors()):
+
+        def keep(tensor: ir.TensorProtocol, index: int = index) -> None:
+            tensors[index] = tensor
+            node.attributes[attribute.name] = ir.AttrTensors(
+                attribute.name, tuple(tensors), doc_string=attribute.doc_string
+            )
+
+        yield Site(where, tensor, keep, movable=False)
+
+
+@contextmanager
+def stand_ins(model: ir.Model, replace: Callable[[Site], ir.TensorProtocol | None]) -> Iterator[None]:
+    """Let other tensors stand in for those of `model` for a while; None lets a tensor stay."""
+    undo: list[tuple[Keep, ir.TensorProtocol]] = []
+    try:
+        for site in list(sites(model)):
+            if (tensor := replace(site)) is not None:
+                undo.append((site.keep, site.tensor))
+                site.keep(tensor)
+        yield
+    finally:
+        for keep, tensor in undo:
+            keep(tensor)
+
+
+def bytes_of(tensor: ir.TensorProtocol) -> memoryview:
+    """The bytes of a numeric tensor as ONNX stores them; no copy is made where memory has them so already."""
+    if isinstance(tensor, ir.Tensor) and isinstance(tensor.raw, np.ndarray) and tensor.dtype.bitwidth >= 8:
+        array = tensor.raw
+        if array.flags.c_contiguous and array.dtype.isnative and sys.byteorder == "little":
+            return array.reshape(-1).view(np.uint8).data
+    return memoryview(tensor.tobytes())
