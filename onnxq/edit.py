@@ -134,6 +134,7 @@ class Edit:
         """
         if old is new:
             return
+        self._note("replace", new.producer() or old.producer(), f"{old.name} by {new.name}")
         between = self._between(old, new)
         for node, index in old.uses():
             if node not in between:
@@ -143,7 +144,6 @@ class Edit:
             self._hand_over_output(old, new)
         elif new.shape is None or new.type is None:
             _lend(old, new)
-        self._note("replace", new.producer() or old.producer(), f"{old.name} by {new.name}")
         self._drop_unread([old])
 
     def set_attribute(self, node: ir.Node, name: str, value: Any) -> None:

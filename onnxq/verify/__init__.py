@@ -1,0 +1,19 @@
+"""Whether two models compute the same: comparison of outputs, feeds, the oracle, and who is to blame."""
+
+from onnxq.verify.compare import Comparison, OutputComparison, compare
+from onnxq.verify.feeds import Feed, FeedSettings, make_feeds
+from onnxq.verify.oracle import Budget, Judgement, OracleSettings, Verdict, judge
+
+__all__ = [
+    "Budget",
+    "Comparison",
+    "Feed",
+    "FeedSettings",
+    "Judgement",
+    "OracleSettings",
+    "OutputComparison",
+    "Verdict",
+    "compare",
+    "judge",
+    "make_feeds",
+]
