@@ -128,12 +128,19 @@ def _mean_of_squares(value: ir.Value, trace: _Trace) -> ir.Value | None:
 def _check_mean(mean: ir.Node, trace: _Trace) -> None:
     """A mean over another axis, or one that drops the axis, makes a near match."""
     axes = axes_of(mean)
-    source = mean.inputs[0]
-    rank = rank_of(source) if source is not None else None
+    rank = _rank(mean.inputs[0])
     if axes is None or len(axes) != 1 or (axes[0] != -1 and (rank is None or axes[0] != rank - 1)):
         trace.reason = "the norm is not over the last axis alone"
     elif not attribute(mean, "keepdims", 1):
         trace.reason = "a mean of the norm drops its axis"
+
+
+def _rank(value: ir.Value | None) -> int | None:
+    """Rank of an inner value: its own, or that of what it was computed from, element by element."""
+    while value is not None and rank_of(value) is None:
+        node = producer(value, "Pow", "Mul", "Sub", "Cast")
+        value = node.inputs[0] if node is not None else None
+    return rank_of(value) if value is not None else None
 
 
 def _same_centre(one: ir.Value, other: ir.Value) -> bool:
