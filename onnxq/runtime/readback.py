@@ -1,4 +1,4 @@
-"""Reading back what ONNX Runtime made of a model, and confirming that each quantized linear got its kernel."""
+"""Reading back what ONNX Runtime made of a model, and confirming that each linear got its kernel."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def optimized_graph(
 
     Args:
         model: As for `open_session`; never changed.
-        settings: As for `open_session`; the optimisation level is the runtime's own default unless it says otherwise.
+        settings: As for `open_session`; its default level is the runtime's own.
 
     Raises:
         BackendError: The runtime refuses the model.
@@ -105,8 +105,8 @@ def kernels_of(optimized: ir.Model) -> dict[str, int]:
 def expected_kernels(model: ir.Model) -> list[Expected]:
     """The products of a model that are meant to run in low precision, in graph order.
 
-    A node that is a kernel itself is expected to stay one; a MatMul, Gemm or Conv behind DequantizeLinear of a
-    constant weight is expected to become an INT8 product, or MatMulNBits where its activation is float.
+    A node that is a kernel itself is expected to stay one; a MatMul, Gemm or Conv behind DequantizeLinear of
+    a constant weight is expected to become an INT8 product, or MatMulNBits where its activation is float.
     """
     found = []
     for node in model.graph.all_nodes():
@@ -152,7 +152,7 @@ def _land(wanted: Expected, nodes: list[ir.Node], claimed: set[int], reasons: di
 def _find(wanted: Expected, nodes: list[ir.Node]) -> ir.Node | None:
     """The node of the optimised graph that took over a product.
 
-    Fusions keep the name of the product (some add "/..."). Where nodes have no names, outputs and weights tell.
+    Fusions keep the name of the product (some add "/..."). Where it has none, outputs and weights tell.
     """
     if wanted.node:
         for node in nodes:
@@ -165,7 +165,7 @@ def _find(wanted: Expected, nodes: list[ir.Node]) -> ir.Node | None:
 
 
 def _reads(node: ir.Node, weight: str) -> bool:
-    """Whether a product reads an initializer, or the runtime's repacked copy of it (``w_T``, ``w_s8_2_u8``)."""
+    """Whether a product reads an initializer or its copy as repacked by the runtime."""
     for value in node.inputs:
         dequantize = dequantize_of(value)
         source = dequantize.inputs[0] if dequantize is not None else value
@@ -183,13 +183,8 @@ def _kernels_for(node: ir.Node) -> tuple[str, ...]:
 
 
 def _expect(node: ir.Node, kernels: tuple[str, ...], weight: ir.Value | None) -> Expected:
-    constant = weight is not None and weight.is_initializer()
-    return Expected(
-        node.name or "",
-        kernels,
-        node.outputs[0].name or "",
-        (weight.name or "") if weight and constant else "",
-    )
+    name = weight.name if weight is not None and weight.is_initializer() else None
+    return Expected(node.name or "", kernels, node.outputs[0].name or "", name or "")
 
 
 def _size_of(model: ir.Model | Path | str | bytes) -> int:

@@ -1,19 +1,78 @@
 """Quantized graphs that ONNX Runtime runs slowly, or wrongly, without a word: how to recognise them and why.
 
-Found by reading ONNX Runtime's QDQ selectors (``core/optimizer/qdq_transformer``) and by running each case on its
-CPU provider. A product whose weight keeps its DequantizeLinear dequantizes that weight at every run and loses
-prepacking: it is several times slower than the float model it came from.
+Found by reading ONNX Runtime's QDQ selectors (``core/optimizer/qdq_transformer``) and by running each case on
+its CPU provider. A product whose weight keeps its DequantizeLinear dequantizes that weight at every run and
+loses prepacking: it is several times slower than the float model it came from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 _PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "FusedGemm", "Conv", "FusedConv", "Gather"})
 _PASSAGES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Flatten"})
+# Integer products, and which of their inputs is the weight.
+_WEIGHT_OF = {"MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1, "QLinearMatMul": 3, "QGemm": 3}
+
+REASONS = {
+    # products that stay float
+    "table-dequantized": (
+        "the whole table is dequantized at every run; gather the integers and dequantize the rows"
+    ),
+    "mixed-readers": (
+        "the output is read by QuantizeLinear and by something else, and a fused product has readers "
+        "of one kind; quantize none of them, or all through one QuantizeLinear"
+    ),
+    "no-zero-point": (
+        "Gemm fuses only where each DequantizeLinear states its zero point; give it, even if it is 0"
+    ),
+    "float-bias": (
+        "Gemm with a float bias fuses only in front of QuantizeLinear; give the bias as int32 behind "
+        "DequantizeLinear (scale = activation scale * weight scale), or use MatMulIntegerToFloat"
+    ),
+    "shared-signed-activation": (
+        "int8 activations that several nodes share are not turned into uint8, and x86 has no kernel "
+        "for them; use uint8"
+    ),
+    "shared-scale": (
+        "the weight or its scale is read twice (equal scalar scales are merged), which MatMulNBits "
+        "refuses; use scales per column"
+    ),
+    "scale-per-row": "scales per row of a weight have no kernel; use scales per column (axis 1)",
+    "transposed-weight": "a weight-only Gemm with transB=1 is not matched; store the weight transposed",
+    "weight-only": "this float product with a dequantized weight did not become MatMulNBits",
+    "unknown": "the runtime did not fuse this product and no known rule says why",
+    # kernels that are slow
+    "scalar-softmax": (
+        "QLinearSoftmax is scalar, several times slower than the float Softmax; leave Softmax float"
+    ),
+    "scalar-skip-norm": (
+        "SkipLayerNormalization is scalar on CPUs; open the model without SkipLayerNormFusion and "
+        "BiasSkipLayerNormFusion"
+    ),
+    "block-32": (
+        "8-bit weights in blocks of 32, what weight-only Q/DQ becomes, are half as fast as in blocks "
+        "of 256; set session.qdq_matmulnbits_block_size to -1, or quantize the activations too"
+    ),
+    "unsigned-weight": (
+        "uint8 weights miss the uint8 x int8 kernel of x86; store int8 weights and leave "
+        "session.x64quantprecision off"
+    ),
+    "signed-activation": "int8 activations run in a scalar kernel on most x86; use uint8",
+    # fusions that compute something else
+    "scale-per-row-fused": (
+        "scales per row are taken for scales per column: wrong numbers where the weight is square, an "
+        "error at the first run where it is not; use axis 1"
+    ),
+    "activation-per-channel": "per-channel activations are fused and fail at the first run; use one scale",
+    "vector-scale": (
+        "onnxruntime 1.31 refuses the model for a per-channel constant between DequantizeLinear and "
+        "QuantizeLinear at this operator; keep such constants float"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -23,39 +82,31 @@ class Trap:
     Attributes:
         node: Its name.
         op: Its operator.
-        slug: A stable kebab-case word for the trap.
-        reason: What happens and what to do instead, in a sentence.
+        slug: A key of `REASONS`.
     """
 
     node: str
     op: str
     slug: str
-    reason: str
+
+    @property
+    def reason(self) -> str:
+        """What happens and what to do instead, in a sentence."""
+        return REASONS[self.slug]
 
 
 def find_unfused(optimized: ir.Model) -> list[Trap]:
     """Products with quantized weights that an optimised graph still computes in float, in graph order.
 
     Args:
-        optimized: What the runtime made of a model, from `onnxq.runtime.optimized_graph`.
+        optimized: What the runtime made of a model, from `onnxq.runtime.readback.optimized_graph`.
     """
-    traps = []
-    for node in _nodes(optimized):
-        weight = weight_dequantize(node)
-        if weight is not None:
-            slug, reason = _why_unfused(node, weight)
-            traps.append(Trap(node.name or "", node.op_type, slug, reason))
-    return traps
+    return _find(optimized, _why_unfused)
 
 
 def find_slow(optimized: ir.Model) -> list[Trap]:
-    """Nodes of an optimised graph that run in integers and are slow on x86 nevertheless, in graph order."""
-    traps = []
-    for node in _nodes(optimized):
-        found = _why_slow(node)
-        if found is not None:
-            traps.append(Trap(node.name or "", node.op_type, *found))
-    return traps
+    """Nodes of an optimised graph whose kernels are slow on x86 for what they do, in graph order."""
+    return _find(optimized, _why_slow)
 
 
 def find_miscomputed(source: ir.Model) -> list[Trap]:
@@ -64,12 +115,13 @@ def find_miscomputed(source: ir.Model) -> list[Trap]:
     Args:
         source: The Q/DQ model as its author wrote it; in the optimised graph the evidence is gone.
     """
-    traps = []
-    for node in _nodes(source):
-        found = _why_miscomputed(node)
-        if found is not None:
-            traps.append(Trap(node.name or "", node.op_type, *found))
-    return traps
+    return _find(source, _why_miscomputed)
+
+
+def _find(model: ir.Model, why: Callable[[ir.Node], str | None]) -> list[Trap]:
+    parts: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    nodes = (node for part in parts for node in part.all_nodes())
+    return [Trap(node.name or "", node.op_type, slug) for node in nodes if (slug := why(node)) is not None]
 
 
 def weight_dequantize(node: ir.Node) -> ir.Node | None:
@@ -91,129 +143,69 @@ def dequantize_of(value: ir.Value | None) -> ir.Node | None:
     return node if node is not None and node.op_type == "DequantizeLinear" else None
 
 
-def _why_unfused(node: ir.Node, weight: ir.Node) -> tuple[str, str]:
-    if node.op_type == "Gather":
-        return "table-dequantized", (
-            "the whole table is dequantized at every run; gather from the integers and dequantize the rows"
-        )
-    activation = next(
-        (
-            found
-            for value in node.inputs[:2]
-            if (found := dequantize_of(value)) is not None and found is not weight
-        ),
-        None,
-    )
-    if activation is None:
-        return _why_weight_only(node, weight)
-    if _mixed_readers(node.outputs[0]):
-        return "mixed-readers", (
-            "the output is read by QuantizeLinear and by something else; a fused product has one kind of reader"
-        )
-    if node.op_type == "Gemm" and (_zero_point(weight) is None or _zero_point(activation) is None):
-        return "no-zero-point", "Gemm fuses only where each DequantizeLinear states its zero point"
-    if _element(activation) == ir.DataType.INT8:
-        return "signed-activation", (
-            "int8 activations that several nodes share are not turned into uint8, and x86 has no kernel for them; "
-            "use uint8"
-        )
-    if node.op_type == "Gemm" and len(node.inputs) > 2 and dequantize_of(node.inputs[2]) is None:
-        return "float-bias", (
-            "Gemm with a float bias fuses only in front of QuantizeLinear; give the bias as int32 behind "
-            "DequantizeLinear (scale = activation scale * weight scale), or use MatMulIntegerToFloat"
-        )
-    return "unknown", "the runtime did not fuse this product and no known rule says why"
-
-
-def _why_weight_only(node: ir.Node, weight: ir.Node) -> tuple[str, str]:
-    """Weight-only products become MatMulNBits under conditions of their own."""
-    scale = weight.inputs[1]
-    assert scale is not None
-    if any(len(value.uses()) > 1 for value in (weight.inputs[0], scale) if value is not None):
-        return "shared-scale", (
-            "the weight or its scale is read twice (equal scalar scales are merged), which MatMulNBits refuses; "
-            "use scales per column"
-        )
-    per_channel = scale.shape is not None and len(scale.shape) == 1 and scale.shape[0] != 1
-    if per_channel and _axis(weight) % 2 == 0:
-        return "scale-per-row", "scales per row of the weight have no kernel; use scales per column (axis 1)"
-    if node.op_type == "Gemm" and _integer(node, "transB", 0):
-        return (
-            "transposed-weight",
-            "a weight-only Gemm with transB=1 is not matched; store the weight transposed",
-        )
-    return (
-        "weight-only",
-        "a weight that is dequantized in front of a float product did not become MatMulNBits",
-    )
-
-
-def _why_slow(node: ir.Node) -> tuple[str, str] | None:
-    if node.op_type == "QLinearSoftmax":
-        return (
-            "quantized-softmax",
-            "QLinearSoftmax is scalar, several times slower than float Softmax; leave it float",
-        )
-    if node.op_type in ("SkipLayerNormalization", "BiasSkipLayerNormalization"):
-        return "skip-layer-norm", (
-            "SkipLayerNormalization is scalar on CPUs; open the model without SkipLayerNormFusion and "
-            "BiasSkipLayerNormFusion"
-        )
-    if (
-        node.op_type == "MatMulNBits"
-        and _integer(node, "bits", 4) == 8
-        and _integer(node, "block_size", 0) <= 32
-    ):
-        return "block-32", (
-            "8-bit weights in blocks of 32, what weight-only Q/DQ becomes, are half as fast as in blocks of 256; set "
-            "session.qdq_matmulnbits_block_size to -1, or quantize the activations too"
-        )
-    if node.op_type in ("MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "DynamicQuantizeMatMul"):
-        return _why_slow_product(node)
-    return None
-
-
-def _why_slow_product(node: ir.Node) -> tuple[str, str] | None:
-    weight = node.inputs[3 if node.op_type in ("QLinearMatMul", "QGemm") else 1]
-    if _is_constant(weight) and weight is not None and weight.dtype == ir.DataType.UINT8:
-        return "unsigned-weight", (
-            "uint8 weights miss the uint8 x int8 kernel of x86; store int8 weights and leave "
-            "session.x64quantprecision off"
-        )
-    activation = node.inputs[0]
-    if activation is not None and activation.dtype == ir.DataType.INT8:
-        return "signed-activation", "int8 activations run in a scalar kernel on most x86; use uint8"
-    return None
-
-
-def _why_miscomputed(node: ir.Node) -> tuple[str, str] | None:
+def _why_unfused(node: ir.Node) -> str | None:
     weight = weight_dequantize(node)
-    if node.op_type == "MatMul" and weight is not None and node.inputs[0] is not None:
-        if _is_vector(weight.inputs[1]) and _axis(weight) == 0 and node.inputs[1] is weight.outputs[0]:
-            return "scale-per-row", (
-                "scales per row are taken for scales per column: wrong numbers where the weight is square, an error "
-                "at the first run where it is not; use axis 1"
-            )
-        activation = dequantize_of(node.inputs[0])
-        if activation is not None and _is_vector(activation.inputs[1]):
-            return "activation-per-channel", (
-                "per-channel activations are fused and then fail at the first run; use one scale per tensor"
-            )
-    if node.op_type in ("Add", "Mul") and any(
-        (found := dequantize_of(value)) is not None and _is_vector(found.inputs[1]) for value in node.inputs
-    ):
-        if any(user.op_type == "QuantizeLinear" for user, _ in node.outputs[0].uses()):
-            return "vector-scale", (
-                f"{node.op_type} between per-channel DequantizeLinear and QuantizeLinear makes onnxruntime 1.31 refuse "
-                "the model; keep such constants float"
-            )
+    if weight is None:
+        return None
+    if node.op_type == "Gather":
+        return "table-dequantized"
+    others = [found for value in node.inputs[:2] if (found := dequantize_of(value)) not in (None, weight)]
+    if not others:
+        return _why_weight_only(node, weight)
+    activation = others[0]
+    assert activation is not None
+    if _mixed_readers(node.outputs[0]):
+        return "mixed-readers"
+    if node.op_type == "Gemm" and (_zero_point(weight) is None or _zero_point(activation) is None):
+        return "no-zero-point"
+    if _element(activation) == ir.DataType.INT8:
+        return "shared-signed-activation"
+    if node.op_type == "Gemm" and len(node.inputs) > 2 and dequantize_of(node.inputs[2]) is None:
+        return "float-bias"
+    return "unknown"
+
+
+def _why_weight_only(node: ir.Node, weight: ir.Node) -> str:
+    """Weight-only products become MatMulNBits under conditions of their own."""
+    if any(value is not None and len(value.uses()) > 1 for value in weight.inputs[:2]):
+        return "shared-scale"
+    if _is_vector(weight.inputs[1]) and _axis(weight) in (0, -2):
+        return "scale-per-row"
+    if node.op_type == "Gemm" and _integer(node, "transB", 0):
+        return "transposed-weight"
+    return "weight-only"
+
+
+def _why_slow(node: ir.Node) -> str | None:
+    if node.op_type == "QLinearSoftmax":
+        return "scalar-softmax"
+    if node.op_type == "SkipLayerNormalization":
+        return "scalar-skip-norm"
+    if node.op_type == "MatMulNBits":
+        return "block-32" if (_integer(node, "bits", 4), _integer(node, "block_size", 0)) == (8, 32) else None
+    if node.op_type not in _WEIGHT_OF:
+        return None
+    weight, activation = node.inputs[_WEIGHT_OF[node.op_type]], node.inputs[0]
+    if weight is not None and _is_constant(weight) and weight.dtype == ir.DataType.UINT8:
+        return "unsigned-weight"
+    if activation is not None and _signed(activation):
+        return "signed-activation"
     return None
 
 
-def _nodes(model: ir.Model) -> Iterator[ir.Node]:
-    yield from model.graph.all_nodes()
-    for function in model.functions.values():
-        yield from function.all_nodes()
+def _why_miscomputed(node: ir.Node) -> str | None:
+    if node.op_type in ("Add", "Mul"):
+        scales = [found.inputs[1] for value in node.inputs if (found := dequantize_of(value)) is not None]
+        requantized = any(user.op_type == "QuantizeLinear" for user, _ in node.outputs[0].uses())
+        return "vector-scale" if requantized and any(_is_vector(scale) for scale in scales) else None
+    weight = weight_dequantize(node)
+    activation = dequantize_of(node.inputs[0]) if weight is not None else None
+    if node.op_type != "MatMul" or weight is None or activation is None:
+        return None
+    direct = node.inputs[1] is weight.outputs[0]
+    if direct and _is_vector(weight.inputs[1]) and _axis(weight) in (0, -2):
+        return "scale-per-row-fused"
+    return "activation-per-channel" if _is_vector(activation.inputs[1]) else None
 
 
 def _mixed_readers(value: ir.Value) -> bool:
@@ -233,12 +225,21 @@ def _is_vector(value: ir.Value | None) -> bool:
     return shape is not None and len(shape) == 1 and shape[0] != 1
 
 
-def _zero_point(dequantize: ir.Node) -> ir.Value | None:
-    return dequantize.inputs[2] if len(dequantize.inputs) > 2 else None
+def _signed(activation: ir.Value) -> bool:
+    """Whether a quantized activation is int8: its own type, or that of the zero point it was made with."""
+    producer = activation.producer()
+    if producer is not None and producer.op_type == "QuantizeLinear":
+        zero_point = _zero_point(producer)
+        return zero_point is not None and zero_point.dtype == ir.DataType.INT8
+    return activation.dtype == ir.DataType.INT8
+
+
+def _zero_point(node: ir.Node) -> ir.Value | None:
+    return node.inputs[2] if len(node.inputs) > 2 else None
 
 
 def _element(dequantize: ir.Node) -> ir.DataType | None:
-    """The integer type that a DequantizeLinear reads; its zero point has it even where shapes were not inferred."""
+    """The integer type that is dequantized; the zero point has it even where types were not inferred."""
     zero_point, value = _zero_point(dequantize), dequantize.inputs[0]
     if zero_point is not None and zero_point.dtype is not None:
         return zero_point.dtype
