@@ -1,0 +1,180 @@
+"""Pictures as inline SVG: latency bars, the error of each layer, channel ranges before and after.
+
+Colours are CSS classes, so that one picture serves a light page, a dark page and paper.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+
+from onnxq.report import figures
+from onnxq.report.measures import Timing
+from onnxq.report.rows import ChannelPicture, LayerRow
+
+WIDTH = 900
+_BINS = 240
+"""Strokes in one channel picture; wider layers show the largest channel of each bin."""
+_DECADES = 5
+"""Orders of magnitude that a channel picture shows at most, below its largest channel."""
+
+
+def latency_bars(timings: Sequence[Timing]) -> str:
+    """A bar of median time for each model, grouped by shape; the notch is the least time."""
+    longest = max((row.median_ms for row in timings), default=0.0) or 1.0
+    marks: list[str] = []
+    top, shape = 0.0, None
+    for row in timings:
+        if row.shape != shape:
+            shape, top = row.shape, top + 26
+            marks.append(_text(shape, 0, top - 8, "strong"))
+        marks.append(_latency_bar(row, top, 600 / longest))
+        top += 26
+    return _svg("Median latency of each model", top + 4, marks)
+
+
+def layer_errors(layers: Sequence[LayerRow]) -> str:
+    """A dot for each measured layer: its place in the graph across, its own SQNR upwards (more is better)."""
+    rows = [(index, row) for index, row in enumerate(layers) if _is_finite(row.sqnr_db)]
+    values = [row.sqnr_db or 0.0 for _, row in rows]
+    ticks = _ticks(min(values, default=0.0), max(values, default=1.0))
+    left, right, top, bottom = 44.0, WIDTH - 8.0, 12.0, 210.0
+    scale = (bottom - top) / (ticks[-1] - ticks[0])
+
+    def height(value: float) -> float:
+        return bottom - (value - ticks[0]) * scale
+
+    marks = [_grid(height(tick), left, right, f"{tick:g} dB") for tick in ticks]
+    step = (right - left - 20) / max(len(layers) - 1, 1)
+    for index, row in rows:
+        place, level = left + 10 + index * step, height(row.sqnr_db or 0.0)
+        told = f"{index}: {row.name}, {row.decision}, {figures.decibels(row.sqnr_db)}"
+        marks.append(_line(place, bottom, place, level, "stem"))
+        marks.append(_dot(place, level, _series(row.decision), told))
+    for index, row in sorted(rows, key=lambda pair: pair[1].sqnr_db or 0.0)[:3]:
+        level = height(row.sqnr_db or 0.0)
+        beside = level - 8 if level > bottom - 20 else level + 16
+        marks.append(_text(str(index), left + 10 + index * step, beside, "note mid"))
+    marks.append(_text(f"layers in graph order, 0 to {len(layers) - 1}", right, bottom + 18, "note end"))
+    return _svg("Signal to quantization noise of each layer", bottom + 26, marks)
+
+
+def channel_ranges(picture: ChannelPicture) -> str:
+    """Magnitude of each channel on a logarithmic scale, before on the left and after on the right."""
+    low, high = _decades((*picture.before, *picture.after))
+    left, top, bottom, gap = 44.0, 24.0, 170.0, 24.0
+    panel = (WIDTH - left - gap) / 2
+    right = left + panel + gap
+
+    def height(value: float) -> float:
+        level = max(math.log10(value), low) if value > 0 else low
+        return bottom - (level - low) / (high - low) * (bottom - top)
+
+    marks = []
+    for level, label in ((height(10.0**decade), f"{10.0**decade:g}") for decade in range(low, high + 1)):
+        marks += [_grid(level, left, left + panel, label), _line(right, level, WIDTH, level, "grid")]
+    for title, values, start, series in (
+        ("before", picture.before, left, "fp32"),
+        ("after", picture.after, right, "ours"),
+    ):
+        marks.append(_text(title, start, top - 10, "strong"))
+        marks.append(_strokes([height(value) for value in _binned(values)], start, panel, bottom, series))
+    return _svg(f"Channel magnitudes before and after at {picture.layer}", bottom + 10, marks)
+
+
+def legend(names: Iterable[str]) -> str:
+    """A line of coloured dots with their meaning, for the decisions in `layer_errors`."""
+    marks, place = [], 8.0
+    for name in names:
+        marks.append(_dot(place, 10, _series(name), name))
+        marks.append(_text(name, place + 10, 14, "note"))
+        place += 34 + 7 * len(name)
+    return _svg("Legend", 20, marks)
+
+
+def _latency_bar(row: Timing, top: float, scale: float) -> str:
+    start, length = 170.0, max(row.median_ms * scale, 1.0)
+    series = "fp32" if row.ratio is None else "ours"
+    median, least = figures.milliseconds(row.median_ms), figures.milliseconds(row.least_ms)
+    told = f"{row.model}: median {median}, least {least}"
+    shape = f'x="{start:g}" y="{top + 2:g}" width="{length:.1f}" height="17" rx="2"'
+    notch = start + row.least_ms * scale
+    after = median if row.ratio is None else f"{median}  ({figures.ratio(row.ratio)})"
+    return "".join(
+        (
+            _text(figures.shorten(row.model, 22), start - 10, top + 14, "end"),
+            f'<rect class="{series}" {shape}><title>{_escape(told)}</title></rect>',
+            _line(notch, top + 2, notch, top + 19, "notch"),
+            _text(after, start + length + 8, top + 15, ""),
+        )
+    )
+
+
+def _decades(values: Iterable[float]) -> tuple[int, int]:
+    """Whole powers of ten that enclose the positive values, `_DECADES` apart at most, 1 at least."""
+    logs = [math.log10(value) for value in values if 0 < value < math.inf]
+    high = math.ceil(max(logs, default=0.0))
+    low = max(math.floor(min(logs, default=0.0)), high - _DECADES)
+    return min(low, high - 1), high
+
+
+def _binned(values: Sequence[float]) -> list[float]:
+    """At most `_BINS` values: the largest of each run of neighbours."""
+    count = min(len(values), _BINS)
+    edges = [index * len(values) // count for index in range(count + 1)] if count else []
+    return [max(values[start:stop]) for start, stop in itertools.pairwise(edges)]
+
+
+def _strokes(heights: Sequence[float], start: float, width: float, bottom: float, series: str) -> str:
+    step = width / max(len(heights), 1)
+    path = "".join(
+        f"M{start + (i + 0.5) * step:.1f} {bottom:g}V{level:.1f}" for i, level in enumerate(heights)
+    )
+    return f'<path class="stroke-{series}" stroke-width="{max(step * 0.8, 0.8):.2f}" d="{path}"/>'
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round values in equal steps, four to eight of them, that enclose `low` and `high`."""
+    span = max(high - low, 1.0)
+    step = 10 ** math.floor(math.log10(span))
+    step *= next(factor for factor in (0.2, 0.5, 1.0, 2.0) if span / (step * factor) <= 6)
+    first, last = math.floor(low / step), max(math.ceil(high / step), math.floor(low / step) + 1)
+    return [index * step for index in range(first, last + 1)]
+
+
+def _series(decision: str) -> str:
+    """A colour for a decision: float stands apart, and so do weights of fewer bits."""
+    if decision.startswith("float"):
+        return "fp32"
+    return "other" if "per-token" in decision or "4" in decision else "ours"
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _grid(level: float, left: float, right: float, label: str) -> str:
+    return _line(left, level, right, level, "grid") + _text(label, left - 6, level + 4, "note end")
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _dot(x: float, y: float, series: str, told: str) -> str:
+    return f'<circle class="{series}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{_escape(told)}</title></circle>'
+
+
+def _text(text: str, x: float, y: float, kind: str) -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{_escape(text)}</text>'
+
+
+def _svg(title: str, height: float, marks: Iterable[str]) -> str:
+    label = _escape(title)
+    return f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{label}">{"".join(marks)}</svg>'
+
+
+def _escape(text: str) -> str:
+    return html.escape(figures.printable(text))

@@ -1,0 +1,203 @@
+"""The outline of each result: a headline, the sheets in reading order, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+
+from onnxq.report import figures
+from onnxq.report.measures import DataSummary, Fidelity, Timing
+from onnxq.report.results import (
+    ApplyReport,
+    BenchResult,
+    CalibrationSummary,
+    CompareResult,
+    DemoResult,
+    Diagnosis,
+    Inspection,
+    Report,
+)
+from onnxq.report.rows import Status
+from onnxq.report.sheets import (
+    Row,
+    Sheet,
+    Tone,
+    counts_sheet,
+    decisions_sheet,
+    fidelity_sheet,
+    goals_sheet,
+    latency_sheet,
+    machine_line,
+    passes_sheet,
+    rejects_sheet,
+    worst_sheet,
+)
+
+WORST = 6
+"""Layers shown on a terminal; the page and the JSON have all."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A result in reading order: one line that says it all, then tables, then sentences."""
+
+    headline: str
+    sheets: tuple[Sheet, ...]
+    hints: tuple[str, ...] = ()
+
+
+@singledispatch
+def outline(result: object) -> Outline:
+    """The outline of any class of `onnxq.report.results`."""
+    raise TypeError(f"no outline for {type(result).__name__}")
+
+
+@outline.register
+def _optimized(result: Report) -> Outline:
+    return Outline(
+        headline(result),
+        (
+            latency_sheet(result.latency, machine_line(result.machine)),
+            fidelity_sheet(result.fidelity, result.data),
+            decisions_sheet(result.layers),
+            worst_sheet(result.layers, WORST),
+            counts_sheet("Kernels that the runtime runs", "Kernel", result.kernels),
+            passes_sheet(result.passes),
+            goals_sheet(result.goals),
+        ),
+        result.hints,
+    )
+
+
+@outline.register
+def _applied(result: ApplyReport) -> Outline:
+    changes = sum(row.changes for row in result.passes)
+    data = DataSummary("", "", 0, 0)
+    rejects = [(row.name, reject) for row in result.passes for reject in row.rejects]
+    return Outline(
+        f"{changes} changes to {result.before.name}, checked: {result.verdict}",
+        (passes_sheet(result.passes), rejects_sheet(rejects), fidelity_sheet(result.fidelity, data)),
+    )
+
+
+@outline.register
+def _compared(result: CompareResult) -> Outline:
+    note = f": {result.note}" if result.note else ""
+    return Outline(
+        f"{result.candidate.name} against {result.reference.name}: {result.verdict}{note}",
+        (fidelity_sheet(result.fidelity, result.data),),
+    )
+
+
+@outline.register
+def _benched(result: BenchResult) -> Outline:
+    fastest = max(
+        (row for row in result.timings if row.ratio), key=lambda row: row.ratio or 0.0, default=None
+    )
+    told = (
+        f"{fastest.model} runs at {figures.ratio(fastest.ratio)} the speed of the first"
+        if fastest
+        else "Times"
+    )
+    note = f"{machine_line(result.machine)} · {result.provider} · {result.rounds} processes a model, in turns"
+    return Outline(told, (latency_sheet(result.timings, note),), result.hints)
+
+
+@outline.register
+def _inspected(result: Inspection) -> Outline:
+    model = result.model
+    parts = Sheet(
+        "Parts",
+        ("Kind", "Name", "Spelling", "Size"),
+        tuple(Row((part.kind, part.name, part.spelling, part.size)) for part in result.parts),
+    )
+    worst = Sheet(
+        "Activations, hardest first",
+        ("Value", "Read by", ">Largest", ">Kurtosis", ">Channel ratio"),
+        tuple(
+            Row(
+                (
+                    row.value,
+                    row.reader,
+                    figures.number(row.max_abs),
+                    figures.number(row.kurtosis),
+                    figures.ratio(row.channel_ratio),
+                )
+            )
+            for row in result.outliers
+        ),
+    )
+    told = f"{model.name}: {figures.size(model.size_bytes)}, opset {model.opset}, {model.nodes} nodes"
+    return Outline(
+        f"{told}, by {model.producer}" if model.producer else told,
+        (
+            counts_sheet("Recognised", "Part", result.counts),
+            parts,
+            rejects_sheet(("", reject) for reject in result.near_misses),
+            worst,
+        ),
+        result.hints,
+    )
+
+
+@outline.register
+def _diagnosed(result: Diagnosis) -> Outline:
+    tones: dict[Status, Tone] = {"ok": "good", "warn": "warn", "fail": "bad"}
+    rows = [Row((row.status, row.name, row.finding, row.way_out), tones[row.status]) for row in result.checks]
+    broken = sum(row.status != "ok" for row in result.checks)
+    told = f"{broken} of {len(rows)} checks want attention" if broken else f"All {len(rows)} checks are well"
+    return Outline(
+        told, (Sheet("Checks", ("", "Check", "Found", "Way out"), tuple(rows), machine_line(result.machine)),)
+    )
+
+
+@outline.register
+def _calibrated(result: CalibrationSummary) -> Outline:
+    told = f"Statistics of {result.values} values over {result.samples} samples of {result.source}"
+    return Outline(f"{told} in {result.written}", ())
+
+
+@outline.register
+def _demonstrated(result: DemoResult) -> Outline:
+    rows = (
+        Row(
+            (
+                row.model,
+                figures.percent(row.accuracy),
+                figures.cosine(row.cosine),
+                figures.decibels(row.sqnr_db),
+                figures.milliseconds(row.median_ms),
+                figures.ratio(row.ratio),
+                figures.size(row.size_bytes),
+            )
+        )
+        for row in result.rows
+    )
+    columns = ("Model", ">Accuracy", ">Mean cosine", ">SQNR", ">Median", ">Speed", ">Size")
+    sheet = Sheet(f"On {result.samples} labelled images", columns, tuple(rows), machine_line(result.machine))
+    hints = (f"The full report: {result.report_path}",) if result.report_path else ()
+    return Outline(f"One transformer, three ways, in {figures.seconds(result.seconds)}", (sheet,), hints)
+
+
+def headline(report: Report) -> str:
+    """The outcome of `optimize` in one line: speed, fidelity, size."""
+    told = [_speed(report.latency), _fidelity(report.fidelity)]
+    before, after = report.before.size_bytes, report.after.size_bytes
+    told.append(f"{figures.size(before)} → {figures.size(after)}")
+    return ", ".join(part for part in told if part)
+
+
+def _speed(timings: Sequence[Timing]) -> str:
+    measured = [row for row in timings if row.ratio is not None]
+    if not measured:
+        return ""
+    best = max(measured, key=lambda row: row.ratio or 0.0)
+    return f"{figures.ratio(best.ratio)} the speed at {best.shape}"
+
+
+def _fidelity(rows: Sequence[Fidelity]) -> str:
+    if not rows:
+        return ""
+    worst = min(rows, key=lambda row: row.cosine_mean)
+    return f"mean cosine {figures.cosine(worst.cosine_mean)} (lowest {figures.cosine(worst.cosine_min)})"

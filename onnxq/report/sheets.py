@@ -1,0 +1,235 @@
+"""Records as sheets: titled tables of text that the terminal and the page draw each in its own way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from onnxq.report import figures
+from onnxq.report.measures import (
+    DataSummary,
+    Fidelity,
+    Goal,
+    JournalCount,
+    Machine,
+    Rejection,
+    Timing,
+)
+from onnxq.report.rows import LayerRow, PassRow
+
+Tone = Literal["", "good", "warn", "bad"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a sheet, and how it should be looked at."""
+
+    cells: tuple[str, ...]
+    tone: Tone = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A titled table.
+
+    Attributes:
+        title: What it tells.
+        columns: Headings; one that starts with ``>`` is of figures and is set to the right.
+        rows: Lines with as many cells as there are columns.
+        note: A sentence below.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+
+    def tells(self, index: int) -> bool:
+        """Whether a column says anything in any row; those of things that were not measured are left out."""
+        return any(row.cells[index] not in ("", figures.NOTHING) for row in self.rows)
+
+
+def fidelity_sheet(rows: Iterable[Fidelity], data: DataSummary) -> Sheet:
+    """How close each output is, on samples that were not calibrated with."""
+    return Sheet(
+        f"Fidelity on {data.held_out} samples kept apart",
+        ("Output", ">Mean cosine", ">Lowest", ">SQNR", ">Largest difference", ">Same top-1", ">KL"),
+        tuple(
+            Row(
+                (
+                    row.output,
+                    figures.cosine(row.cosine_mean),
+                    figures.cosine(row.cosine_min),
+                    figures.decibels(row.sqnr_db),
+                    figures.number(row.max_abs),
+                    figures.percent(row.top1),
+                    figures.number(row.kl),
+                )
+            )
+            for row in rows
+        ),
+    )
+
+
+def latency_sheet(timings: Iterable[Timing], note: str = "") -> Sheet:
+    """Times and ratios, a line a model and shape."""
+    return Sheet(
+        "Latency",
+        ("Shape", "Model", ">Threads", ">Least", ">Median", ">Spread", ">Speed"),
+        tuple(
+            Row(
+                (
+                    row.shape,
+                    row.model,
+                    str(row.threads),
+                    figures.milliseconds(row.least_ms),
+                    figures.milliseconds(row.median_ms),
+                    figures.milliseconds(row.spread_ms),
+                    figures.ratio(row.ratio),
+                ),
+                _tone_of_ratio(row.ratio),
+            )
+            for row in timings
+        ),
+        note,
+    )
+
+
+def decisions_sheet(layers: Iterable[LayerRow]) -> Sheet:
+    """How many layers went which way, and why."""
+    counts = Counter((row.kind, row.decision, row.reason) for row in layers)
+    return Sheet(
+        "Decisions",
+        (">Layers", "Kind", "Decision", "Reason"),
+        tuple(Row((str(count), *key)) for key, count in counts.most_common()),
+    )
+
+
+def layers_sheet(layers: Iterable[LayerRow]) -> Sheet:
+    """One line a layer, in graph order."""
+    return Sheet(
+        "Layers",
+        (">", "Layer", "Kind", ">Size", "Decision", ">SQNR", ">Range", ">Channel ratio", "Reason"),
+        tuple(
+            Row(
+                (
+                    str(index),
+                    row.name,
+                    row.kind,
+                    f"{row.channels}\u00a0x\u00a0{row.columns}",
+                    row.decision,
+                    figures.decibels(row.sqnr_db),
+                    _spans(row),
+                    _channel_ratios(row),
+                    row.reason,
+                )
+            )
+            for index, row in enumerate(layers)
+        ),
+    )
+
+
+def worst_sheet(layers: Iterable[LayerRow], count: int) -> Sheet:
+    """The `count` layers whose own output is furthest off."""
+    measured = (row for row in layers if row.sqnr_db is not None)
+    worst = sorted(measured, key=lambda row: row.sqnr_db or 0.0)[:count]
+    return Sheet(
+        "Layers with the largest error of their own",
+        ("Layer", "Decision", ">SQNR", ">Channel ratio", "Reason"),
+        tuple(
+            Row((row.name, row.decision, figures.decibels(row.sqnr_db), _channel_ratios(row), row.reason))
+            for row in worst
+        ),
+    )
+
+
+def passes_sheet(passes: Iterable[PassRow]) -> Sheet:
+    """What each pass did, and what the check said."""
+    return Sheet(
+        "Passes",
+        ("Pass", "Contract", ">Changes", ">Left alone", ">Time", "Checked", "Note"),
+        tuple(
+            Row(
+                (
+                    row.name,
+                    row.contract,
+                    str(row.changes),
+                    str(len(row.rejects)),
+                    figures.seconds(row.seconds),
+                    row.verdict,
+                    row.note,
+                ),
+                "bad" if row.verdict == "different" else "warn" if row.verdict == "cannot judge" else "",
+            )
+            for row in passes
+        ),
+    )
+
+
+def rejects_sheet(rejects: Iterable[tuple[str, Rejection]]) -> Sheet:
+    """What was left alone: by whom, how often, why, and the first node."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for owner, reject in rejects:
+        found.setdefault((owner, reject.reason), []).append(reject.node)
+    return Sheet(
+        "Left alone",
+        ("Pass", ">Times", "Reason", "First at"),
+        tuple(Row((owner, str(len(nodes)), reason, nodes[0])) for (owner, reason), nodes in found.items()),
+    )
+
+
+def counts_sheet(title: str, what: str, counts: Mapping[str, int]) -> Sheet:
+    """Things and how often they occur."""
+    return Sheet(title, (what, ">Count"), tuple(Row((name, str(count))) for name, count in counts.items()))
+
+
+def journal_sheet(journal: Iterable[JournalCount]) -> Sheet:
+    """Edits by pass and kind."""
+    rows = tuple(Row((entry.owner, entry.action, str(entry.count))) for entry in journal)
+    return Sheet("Journal", ("Pass", "Edit", ">Times"), rows)
+
+
+def goals_sheet(goals: Iterable[Goal]) -> Sheet:
+    """What was asked for, and what came out."""
+    rows = (
+        Row((goal.asked, goal.got, "met" if goal.met else "missed"), _tone_of_goal(goal)) for goal in goals
+    )
+    return Sheet("Goals", ("Asked", "Got", ""), tuple(rows))
+
+
+def machine_line(machine: Machine) -> str:
+    """The machine in one line."""
+    parts = (
+        machine.cpu,
+        " ".join(machine.features),
+        f"{machine.cores} cores, {figures.size(machine.memory_bytes)}",
+        machine.system,
+        f"onnxruntime {machine.onnxruntime}" if machine.onnxruntime else "no onnxruntime",
+        f"onnxq {machine.onnxq}",
+        f"Python {machine.python}",
+    )
+    return " · ".join(part for part in parts if part)
+
+
+def _spans(row: LayerRow) -> str:
+    """The ranges before and after; each stays in one piece where a line breaks."""
+    spans = (span for span in (row.range_before, row.range_after) if span is not None)
+    told = (f"{figures.number(span.low)}\u00a0…\u00a0{figures.number(span.high)}" for span in spans)
+    return " → ".join(told) or figures.NOTHING
+
+
+def _channel_ratios(row: LayerRow) -> str:
+    ratios = (row.channel_ratio_before, row.channel_ratio_after)
+    return " → ".join(figures.number(value) for value in ratios if value is not None) or figures.NOTHING
+
+
+def _tone_of_ratio(value: float | None) -> Tone:
+    if value is None:
+        return ""
+    return "good" if value >= 1 else "bad"
+
+
+def _tone_of_goal(goal: Goal) -> Tone:
+    return "good" if goal.met else "bad"
