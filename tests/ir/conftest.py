@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import onnx.parser
+import onnx.shape_inference
 import onnx_ir as ir
 import pytest
 
@@ -34,9 +35,13 @@ def build_model(
     inputs: str = "float[N,T,4] x",
     outputs: str = "float[N,T,4] y",
     overridable: str = "",
+    shapes: bool = False,
     **initializers: np.ndarray,
 ) -> ir.Model:
-    """A model from the nodes in `body`; an initializer named in `overridable` is a graph input as well."""
+    """A model from the nodes in `body`; an initializer named in `overridable` is a graph input as well.
+
+    Inner values have no shape unless `shapes` asks for shape inference.
+    """
     text = (
         f'<ir_version: 8, opset_import: ["" : {opset}, "com.microsoft" : 1]> '
         f"g ({inputs}{', ' + overridable if overridable else ''}) => ({outputs}) {{ {body} }}"
@@ -45,7 +50,7 @@ def build_model(
     proto.graph.initializer.extend(
         onnx.numpy_helper.from_array(array, name) for name, array in initializers.items()
     )
-    return ir.from_proto(proto)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto) if shapes else proto)
 
 
 def run_model(model: ir.Model, **feeds: np.ndarray) -> list[np.ndarray]:
