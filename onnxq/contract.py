@@ -55,7 +55,7 @@ class Example:
     Attributes:
         text: The model, as `onnx.parser` reads it.
         reason: For a graph the pass must leave alone: part of the reason it must give ("" for no near match).
-        constants: Arrays for initializers declared in the text without data, by name.
+        constants: Arrays for initializers that the text uses without declaring or with other data, by name.
         statistics: Calibration statistics for the pass to read.
     """
 
@@ -63,6 +63,19 @@ class Example:
     reason: str = ""
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=Statistics)
+
+    def model(self) -> ir.Model:
+        """The graph as a model, with the constants as initializers of its main graph."""
+        import onnx.parser
+
+        proto = onnx.parser.parse_model(self.text)
+        for part in (proto.graph.initializer, proto.graph.value_info):
+            kept = [each for each in part if each.name not in self.constants]
+            del part[:]
+            part.extend(kept)
+        for name, array in self.constants.items():
+            proto.graph.initializer.append(ir.to_proto(ir.tensor(array, name=name)))
+        return ir.from_proto(proto)
 
 
 @dataclass(frozen=True)
