@@ -1,0 +1,22 @@
+"""Calibration: data that fits a model, and what the model's values look like on it."""
+
+from onnxq.calibration.activations import gather_activations
+from onnxq.calibration.cache import platform_cache
+from onnxq.calibration.collect import collect
+from onnxq.calibration.inputs import InputSpec, input_specs
+from onnxq.calibration.source import Batch, DataOptions, DataSource, Split, split
+from onnxq.calibration.sources import open_data
+
+__all__ = [
+    "Batch",
+    "DataOptions",
+    "DataSource",
+    "InputSpec",
+    "Split",
+    "collect",
+    "gather_activations",
+    "input_specs",
+    "open_data",
+    "platform_cache",
+    "split",
+]

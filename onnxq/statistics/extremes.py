@@ -90,7 +90,7 @@ class TokenExtremes(EqualByFields):
             sample: A hash of the sample's content (64 bits).
         """
         low, high = tokens.min(axis=1).astype(np.float64), tokens.max(axis=1).astype(np.float64)
-        return _least_keys(low, high, _token_keys(len(tokens), sample), len(tokens))
+        return _least_keys(low, high, token_keys(len(tokens), sample), len(tokens))
 
     @property
     def complete(self) -> bool:
@@ -119,7 +119,7 @@ def _least_keys(low: Floats, high: Floats, keys: Keys, count: int) -> TokenExtre
     return TokenExtremes(low[order], high[order], keys[order], count)
 
 
-def _token_keys(tokens: int, sample: int) -> Keys:
+def token_keys(tokens: int, sample: int) -> Keys:
     """Well mixed 64-bit keys of the tokens of a sample (the finaliser of SplitMix64)."""
     keys = np.arange(1, tokens + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     keys += np.uint64(int(sample) % 2**64)

@@ -1,0 +1,147 @@
+"""Statistics of a model's values on a data set: streamed, and kept for the next time.
+
+Nothing of a sample outlives its run except its statistics, so memory does not depend on the number of
+samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnxq.calibration.cache import Cache, cache_key
+from onnxq.calibration.source import DataSource
+from onnxq.calibration.taps import MEMORY, Report, Sighting, Targets, find_targets, observe
+from onnxq.errors import CalibrationError
+from onnxq.statistics import Statistic, Statistics, TensorStatistics, TokenExtremes
+
+_PENDING = 64
+_BY_CHANNEL = frozenset({Statistic.CHANNEL_EXTREMES, Statistic.SECOND_MOMENTS})
+_MASKED = "holds constants of an attention mask, which are no data"
+_RAGGED = "has a last axis of varying length, so it has no channels"
+
+
+def collect(
+    model: ir.Model,
+    source: DataSource,
+    wanted: Mapping[Statistic, Collection[str]],
+    *,
+    progress: Report | None = None,
+    cache_dir: str | Path | None = None,
+    cache: bool = True,
+    memory: int = MEMORY,
+    threads: int = 0,
+) -> Statistics:
+    """Statistics of values of `model` on `source`.
+
+    Positions that an attention mask excludes do not enter. A value that a run cannot show is left out, and
+    `Statistics.skipped` says why: it is inside a subgraph or function, a constant, not of floats, or holds
+    constants of an attention mask. The result does not depend on the order of the samples, up to the rounding
+    of the runtime.
+
+    Args:
+        model: The model; not changed.
+        source: Data for it, from `open_data`.
+        wanted: Names of values, by the kind of statistic wanted of them.
+        progress: Told the samples done and to do, after each run.
+        cache_dir: Where results are kept; None for the platform's cache folder. A result is used again when
+            the content of model and data and what is wanted are the same.
+        cache: False to neither look for a kept result nor keep this one.
+        memory: Bytes for the observed values of one run; more values mean more runs.
+        threads: Threads of the runtime; 0 leaves it to the runtime.
+
+    Raises:
+        CalibrationError: The data cannot be read, or the model computes something that is not finite on it.
+        BackendError: The runtime refuses the model or fails.
+    """
+    from onnxq.files import fingerprint
+
+    kinds = _kinds_by_name(wanted)
+    if not kinds:
+        return Statistics()
+    identity, data = fingerprint(model), source.fingerprint
+    store = Cache(cache_dir) if cache else None
+    key = cache_key(identity, data, kinds)
+    kept = store.find(key) if store is not None else None
+    if kept is not None:
+        return kept
+    targets = find_targets(model, kinds)
+    collected = _collect(model, source, targets, kinds, memory=memory, threads=threads, progress=progress)
+    found = Statistics(collected.tensors, collected.skipped, identity, frozenset({data}))
+    if store is not None:
+        store.keep(key, found)
+    return found
+
+
+def _collect(
+    model: ir.Model,
+    source: DataSource,
+    targets: Targets,
+    kinds: Mapping[str, frozenset[Statistic]],
+    *,
+    memory: int,
+    threads: int,
+    progress: Report | None,
+) -> Statistics:
+    gathered: dict[str, _Gathering] = {}
+    for sighting in observe(model, source, targets, memory=memory, threads=threads, report=progress):
+        if sighting.name not in gathered:
+            gathered[sighting.name] = _Gathering(kinds[sighting.name])
+        gathered[sighting.name].add(sighting)
+    tensors = {name: each.result() for name, each in gathered.items() if each.trouble != _MASKED}
+    skipped = {name: each.trouble for name, each in gathered.items() if each.trouble}
+    unseen = {*targets.inputs, *targets.computed} - set(gathered)
+    silent = dict.fromkeys(sorted(unseen), "showed no floats on this data")
+    if not tensors and not skipped and not targets.skipped:
+        raise CalibrationError(
+            f"{source.reader.origin}: every position is padding",
+            hint="the attention mask must be 1 where there is data",
+            slug="all-padding",
+        )
+    return Statistics(tensors, {**targets.skipped, **silent, **skipped})
+
+
+class _Gathering:
+    """What has been seen of one value so far: a running total, and a few token extremes not sorted in yet."""
+
+    def __init__(self, kinds: frozenset[Statistic]) -> None:
+        self.kinds = kinds
+        self.trouble = ""
+        self._total: TensorStatistics | None = None
+        self._tokens: list[TokenExtremes] = []
+        self._channels = 0
+
+    def add(self, sighting: Sighting) -> None:
+        if sighting.masked:
+            self.trouble = _MASKED
+        if self.trouble == _MASKED:
+            return
+        channels = sighting.tokens.shape[1]
+        if self._total is not None and channels != self._channels:
+            self._drop_channels()
+        self._channels = channels
+        seen = TensorStatistics.of(sighting.tokens, self.kinds - {Statistic.TOKEN_EXTREMES})
+        self._total = seen if self._total is None else self._total.merge(seen)
+        if Statistic.TOKEN_EXTREMES in self.kinds:
+            self._tokens.append(TokenExtremes.of(sighting.tokens, sighting.key))
+            if len(self._tokens) >= _PENDING:
+                self._tokens = [TokenExtremes.joined(self._tokens)]
+
+    def result(self) -> TensorStatistics:
+        total = self._total or TensorStatistics(0)
+        token = TokenExtremes.joined(self._tokens) if self._tokens else None
+        return TensorStatistics(total.count, total.channel, token, total.histogram, total.moments, total.raw)
+
+    def _drop_channels(self) -> None:
+        if self.kinds & _BY_CHANNEL and self._total is not None:
+            self.trouble = _RAGGED
+            self.kinds -= _BY_CHANNEL
+            total = self._total
+            self._total = TensorStatistics(total.count, histogram=total.histogram, raw=total.raw)
+
+
+def _kinds_by_name(wanted: Mapping[Statistic, Collection[str]]) -> dict[str, frozenset[Statistic]]:
+    names = sorted({name for each in wanted.values() for name in each})
+    return {name: frozenset(kind for kind, each in wanted.items() if name in each) for name in names}

@@ -1,0 +1,223 @@
+"""Looking at values inside a model while it runs, within a bound on memory.
+
+The values that are asked for become the outputs of a copy of the model, its own outputs are dropped (logits
+are often its largest values) and so is every node that nothing needs any more. Where the values of one run
+would not fit into memory together, the data is run through several times, with a part of them each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from onnxq.calibration.source import Batch, DataSource
+from onnxq.calibration.tokens import batch_bytes, key_of, masks_of, sample_keys, tokens_by_sample
+from onnxq.errors import CalibrationError
+
+MEMORY = 512 * 2**20
+"""Bytes that the observed values of one run may take together."""
+
+Report = Callable[[int, int], None]
+"""Told of progress: samples done, and samples to do in all."""
+
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What one sample showed of one value.
+
+    Attributes:
+        name: The value.
+        tokens: Floats [T, C], without padding, finite unless `masked`.
+        key: Hash of the content of the sample.
+        masked: Whether constants of an attention mask are among them; those are no data.
+    """
+
+    name: str
+    tokens: npt.NDArray[np.floating[Any]]
+    key: int
+    masked: bool
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Which values can be looked at.
+
+    Attributes:
+        inputs: Graph inputs, read off the feeds.
+        computed: Values of the main graph, in the order of their nodes.
+        skipped: The others, and why not.
+    """
+
+    inputs: tuple[str, ...]
+    computed: tuple[str, ...]
+    skipped: Mapping[str, str]
+
+
+def find_targets(model: ir.Model, names: Collection[str]) -> Targets:
+    """Sort `names` into what a run can show and what it cannot."""
+    graph = model.graph
+    fed = {value.name: value for value in graph.inputs}
+    computed = {value.name: value for node in graph for value in node.outputs}
+    constants = set(graph.initializers) | {
+        node.outputs[0].name for node in graph if node.op_type == "Constant" and node.outputs
+    }
+    skipped = {}
+    for name in names:
+        value = computed.get(name, fed.get(name))
+        if name in constants:
+            skipped[name] = "is a constant"
+        elif value is None:
+            skipped[name] = _absence(model, name)
+        elif value.dtype is not None and value.dtype not in _FLOATS:
+            skipped[name] = f"holds {value.dtype.name.lower()}, statistics are of floats"
+    wanted = set(names) - set(skipped)
+    return Targets(
+        tuple(name for name in fed if name in wanted and name),
+        tuple(name for name in computed if name in wanted and name),
+        skipped,
+    )
+
+
+def observe(
+    model: ir.Model,
+    source: DataSource,
+    targets: Targets,
+    *,
+    memory: int = MEMORY,
+    threads: int = 0,
+    report: Report | None = None,
+) -> Iterator[Sighting]:
+    """Run the data through the model and show each value, sample by sample.
+
+    Args:
+        model: What to run; not changed.
+        source: The data.
+        targets: Values to show.
+        memory: Bytes for the values of one run; a single larger value is shown all the same.
+        threads: Threads of the runtime; 0 leaves it to the runtime.
+        report: Called after each run.
+
+    Raises:
+        CalibrationError: The data cannot be read.
+        BackendError: The runtime refuses the model or fails.
+    """
+    parts = _parts(model, source, targets.computed, memory)
+    total, done = len(source) * len(parts), 0
+    for number, part in enumerate(parts):
+        session = _session(tapped(model, part), threads) if part else None
+        for batch in source.batches():
+            values = session.run(batch.feeds, list(part)) if session is not None else {}
+            if number == 0:
+                values.update({name: batch.feeds[name] for name in targets.inputs})
+            yield from _sightings(values, batch, source)
+            done += batch.samples
+            if report is not None:
+                report(done, total)
+
+
+def tapped(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """A copy of `model`, weights shared, that computes the values `names` and nothing else."""
+    copy = model.clone()
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(values[name] for name in names)
+    RemoveUnusedNodesPass()(copy)
+    return copy
+
+
+def _sightings(values: dict[str, Any], batch: Batch, source: DataSource) -> Iterator[Sighting]:
+    masks = masks_of(batch.feeds, source.specs)
+    keys = sample_keys(batch.feeds, batch.samples, masks)
+    for name in list(values):
+        array = np.asarray(values.pop(name))  # let go of each value once it has been seen
+        if array.dtype.kind in "biuSUO":
+            continue
+        for sample, tokens in tokens_by_sample(array, batch.samples, masks):
+            if tokens.size:
+                masked = _holds_mask(tokens, array.dtype, name)
+                yield Sighting(name, tokens, key_of(sample, keys), masked)
+
+
+def _parts(model: ir.Model, source: DataSource, names: tuple[str, ...], memory: int) -> list[tuple[str, ...]]:
+    """Divide `names`, in order, so that the values of each part fit into `memory` in the largest run."""
+    if not names:
+        return [()]
+    sizes = _sizes(model, _largest(source), names)
+    parts: list[list[str]] = [[]]
+    room = memory
+    for name in names:
+        if parts[-1] and sizes[name] > room:
+            parts.append([])
+            room = memory
+        parts[-1].append(name)
+        room -= sizes[name]
+    return [tuple(part) for part in parts]
+
+
+def _largest(source: DataSource) -> Batch:
+    if source.reader.uniform:
+        return next(source.batches())
+    return max(source.batches(), key=lambda batch: batch_bytes(batch.feeds))
+
+
+def _sizes(model: ir.Model, batch: Batch, names: Sequence[str]) -> dict[str, int]:
+    """Bytes that each value takes in one run, found by a run that gives back shapes alone."""
+    copy = tapped(model, names)
+    taken = {value.name for node in copy.graph for value in node.outputs}
+    shapes = []
+    for number, value in enumerate(list(copy.graph.outputs)):
+        name = f"onnxq_shape_{number}"
+        while name in taken:
+            name += "_"
+        node = ir.node("Shape", [value], outputs=[ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64))])
+        copy.graph.append(node)
+        shapes.append(node.outputs[0])
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(shapes)
+    found = _session(copy, 0).run(batch.feeds)
+    return {
+        name: 4 * int(np.prod(found[shape.name or ""], dtype=np.float64))
+        for name, shape in zip(names, shapes, strict=True)
+    }
+
+
+def _session(model: ir.Model, threads: int) -> Any:
+    from onnxq.runtime import SessionSettings, open_session
+
+    return open_session(model, SessionSettings(threads=threads, level="disabled"))
+
+
+def _absence(model: ir.Model, name: str) -> str:
+    """Why no run can show a value that the main graph does not have."""
+    for part in model.graphs():
+        if any(value.name == name for node in part for value in node.outputs):
+            return "is inside a subgraph, which the runtime does not show"
+    for function in model.functions.values():
+        if any(value.name == name for node in function.all_nodes() for value in node.outputs):
+            return "is inside a function, which the runtime does not show"
+    return "is no value of the model"
+
+
+def _holds_mask(tokens: npt.NDArray[np.floating[Any]], dtype: np.dtype[Any], name: str) -> bool:
+    """Whether tokens hold what a mask adds to scores: minus infinity, or about the least float there is.
+
+    Raises:
+        CalibrationError: They hold NaN or plus infinity.
+    """
+    low, high = float(tokens.min()), float(tokens.max())
+    if np.isnan(low) or high == np.inf:
+        raise CalibrationError(
+            f"the model computes {'NaN' if np.isnan(low) else 'infinity'} in {name!r} on this data",
+            hint="look for samples unlike the rest, or for an overflow in a 16-bit model",
+            slug="non-finite-activation",
+        )
+    return low < 0.9 * float(ml_dtypes.finfo(dtype).min)
