@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 from onnxq.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from onnxq.calibration import DataOptions
 
 Effort = Literal["fast", "balanced", "best"]
 Format = Literal["kernel", "qdq"]
@@ -19,30 +22,46 @@ class DataSettings:
     """How calibration data is read.
 
     Attributes:
-        samples: At most so many samples; None for all.
+        samples: At most so many samples, or so many random ones; None for all, or 32 random ones.
         batch_size: Samples in one run of the model.
-        tokenizer: `tokenizer.json` for text.
-        max_length: Tokens after which a text is cut; None for the tokenizer's own limit.
-        image_size: Height and width of images; None where the model's input says it.
-        mean: Mean per colour channel, subtracted after scaling to 0..1.
-        std: Standard deviation per colour channel, divided by.
+        tokenizer: A Hugging Face `tokenizer.json`, for text.
+        max_length: Tokens after which a text is cut; size of unknown sequence axes of random data.
+        image_size: Height and width of images in pixels; None where the model's input says it.
+        mean: Per colour channel, subtracted from pixels scaled to 0..1; one number serves all channels.
+        std: Per colour channel, divides what is left.
     """
 
     samples: int | None = None
     batch_size: int = 8
     tokenizer: str | None = None
-    max_length: int | None = None
-    image_size: tuple[int, int] | None = None
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    max_length: int = 128
+    image_size: int | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        for name in ("samples", "batch_size", "max_length"):
+        for name in ("samples", "batch_size", "max_length", "image_size"):
             _at_least_one(name, getattr(self, name))
         if len(self.mean) != len(self.std):
             raise _problem("mean and std", f"{self.mean} and {self.std}", "of one length")
         if not all(value > 0 for value in self.std):
             raise _problem("std", self.std, "numbers above 0")
+
+    def options(self, seed: int = 0) -> DataOptions:
+        """The same, as `onnxq.calibration.open_data` takes it."""
+        from onnxq.calibration import DataOptions
+
+        made = DataOptions(
+            batch_size=self.batch_size,
+            limit=self.samples,
+            tokenizer=self.tokenizer,
+            max_length=self.max_length,
+            image_size=self.image_size,
+            mean=self.mean,
+            std=self.std,
+            seed=seed,
+        )
+        return made if self.samples is None else replace(made, samples=self.samples)
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,8 @@ def _text(text: str, x: float, y: float, kind: str) -> str:
 
 def _svg(title: str, height: float, marks: Iterable[str]) -> str:
     label = _escape(title)
-    return f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{label}">{"".join(marks)}</svg>'
+    box = f'viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{label}"'
+    return f'<div class="wide"><svg {box}>{"".join(marks)}</svg></div>'
 
 
 def _escape(text: str) -> str:
