@@ -147,7 +147,11 @@ class ModelPass(ABC):
 
     @abstractmethod
     def transform(self, model: ir.Model) -> ir.Model:
-        """The rewritten model; `model` itself may be changed or not."""
+        """The rewritten model; `model` itself may be changed or not.
+
+        Raises:
+            UnsupportedModel: The pass leaves this model alone; the message is the reason, as in a `Reject`.
+        """
 
     @classmethod
     def examples(cls) -> Examples:

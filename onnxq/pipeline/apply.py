@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxq.contract import AnyPass, Context, Edit, ModelPass, Pass, Reject
 from onnxq.edit import label_of
-from onnxq.errors import PassFailed
+from onnxq.errors import PassFailed, UnsupportedModel
 from onnxq.pipeline.results import PassResult
 from onnxq.pipeline.structure import copy_of, differences, structure_of
 from onnxq.statistics import Statistics
@@ -96,6 +96,8 @@ def _transform(model: ir.Model, a_pass: ModelPass, blank: PassResult) -> PassRes
     before = structure_of(model)
     try:
         after = a_pass.transform(copy_of(model))
+    except UnsupportedModel as refusal:
+        return dataclasses.replace(blank, rejects=(Reject(refusal.message, ""),))
     except MemoryError:
         raise
     except Exception as error:

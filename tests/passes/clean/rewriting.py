@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -11,21 +10,11 @@ import onnx.parser
 import onnx_ir as ir
 import onnxruntime
 
-from onnxq.contract import AnyPass, Context, Edit, ModelPass, Reject
+from onnxq.contract import AnyPass
 from onnxq.ir.walk import nodes
+from onnxq.pipeline import PassResult, apply_pass, broken_promise
 
 onnxruntime.set_default_logger_severity(4)
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    model: ir.Model
-    times: int
-    rejects: tuple[Reject, ...]
-
-    @property
-    def ops(self) -> list[str]:
-        return [node.op_type for node in nodes(self.model)]
 
 
 def read(text: str, constants: Mapping[str, np.ndarray] | None = None) -> ir.Model:
@@ -39,32 +28,16 @@ def read(text: str, constants: Mapping[str, np.ndarray] | None = None) -> ir.Mod
     return model
 
 
-def rewrite(a_pass: AnyPass, text: str | ir.Model) -> Rewritten:
-    """A pass to its fixpoint; the input, where a model is given, is not touched."""
-    model = read(text) if isinstance(text, str) else text.clone()
-    if isinstance(a_pass, ModelPass):
-        before = ir.to_proto(model).SerializeToString(deterministic=True)
-        result = a_pass.transform(model)
-        return Rewritten(result, int(before != ir.to_proto(result).SerializeToString(deterministic=True)), ())
-    rejects, times = [], 0
-    while found := _next(a_pass, model, rejects):
-        a_pass.rewrite(found, Edit(model, a_pass.name))
-        times += 1
-        assert times < 10_000, "no end"
-    return Rewritten(model, times, tuple(rejects))
+def rewrite(a_pass: AnyPass, model: ir.Model) -> PassResult:
+    """What the pipeline makes of a pass: it must settle, and leave the interface alone."""
+    result = apply_pass(model, a_pass)
+    assert result.settled
+    assert not broken_promise(model, result.model, a_pass)
+    return result
 
 
-def _next(a_pass, model, rejects):
-    rejects.clear()
-    for root in (model.graph, *model.functions.values()):
-        context = Context(model, opsets=root.opset_imports)
-        for node in list(root.all_nodes()):
-            found = a_pass.match(node, context)
-            if isinstance(found, Reject):
-                rejects.append(found)
-            elif found is not None:
-                return found
-    return None
+def ops_of(model: ir.Model) -> list[str]:
+    return [node.op_type for node in nodes(model)]
 
 
 def feeds_for(model: ir.Model, seed: int = 0, free: int = 3) -> dict[str, np.ndarray]:
