@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from onnxq import files
 from onnxq.errors import UsageProblem
 
 # A protobuf message ends at 2 GiB; 1.5 leaves room for the graph.
@@ -21,33 +22,34 @@ def deliver(model: ir.Model | Path | str | bytes) -> tuple[str | bytes, Path | N
     Returns:
         The bytes or path, and the folder to `discard` when the session is gone (None if there is none).
     """
+    if isinstance(model, bytes):
+        return model, None
     if not isinstance(model, ir.Model):
-        return (model, None) if isinstance(model, bytes) else (str(model), None)
-    tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
-    present = [tensor for tensor in tensors if tensor is not None]
-    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in present)
-    if not external and sum(tensor.nbytes for tensor in present) < LARGEST_MESSAGE:
-        return ir.to_proto(model).SerializeToString(), None
-    from onnxq.files import save
-
+        return str(model), None
+    if weight_bytes(model) < LARGEST_MESSAGE:
+        return files.to_bytes(model), None
     folder = Path(tempfile.mkdtemp(prefix="onnxq-"))
     try:
-        save(model, folder / "model.onnx")
+        files.save(model, folder / "model.onnx", external=True)
     except BaseException:
         discard(folder)
         raise
     return str(folder / "model.onnx"), folder
 
 
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers of a model."""
+    tensors = (value.const_value for graph in model.graphs() for value in graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
 def read(source: Path | str | bytes) -> ir.Model:
     """The model of a file, or of the bytes of one."""
-    if isinstance(source, bytes):
-        import onnx
+    if not isinstance(source, bytes):
+        return files.load(source)
+    import onnx
 
-        return ir.from_proto(onnx.ModelProto.FromString(source))
-    from onnxq.files import load
-
-    return load(source)
+    return files.from_proto(onnx.ModelProto.FromString(source))
 
 
 def with_taps(model: ir.Model, taps: Sequence[str]) -> ir.Model:

@@ -92,8 +92,7 @@ def optimized_graph(
             )
             settings = dataclasses.replace(settings, config=settings.config + entries)
         open_session(model, settings)
-        found = delivery.read(target) if large else delivery.read(target.read_bytes())
-        return ir.external_data.load_to_model(found) if large else found
+        return delivery.read(target)
 
 
 def kernels_of(optimized: ir.Model) -> dict[str, int]:
@@ -191,7 +190,6 @@ def _size_of(model: ir.Model | Path | str | bytes) -> int:
     """Bytes of a model's weights, or at least of its file."""
     if isinstance(model, bytes):
         return len(model)
-    if not isinstance(model, ir.Model):
-        return sum(path.stat().st_size for path in Path(model).parent.glob(f"{Path(model).name}*"))
-    tensors = (value.const_value for graph in model.graphs() for value in graph.initializers.values())
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    if isinstance(model, ir.Model):
+        return delivery.weight_bytes(model)
+    return sum(path.stat().st_size for path in Path(model).parent.glob(f"{Path(model).name}*"))

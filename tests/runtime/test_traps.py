@@ -1,4 +1,4 @@
-"""Each trap as a graph, run through the installed ONNX Runtime: it still holds, or the table here is stale."""
+"""Each trap as a graph, run through the installed ONNX Runtime: it still holds, or this table is stale."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_forms_that_load_and_fail_at_the_first_run(model, slug):
 
 @pytest.mark.parametrize("op", ["Add", "Mul"])
 def test_per_channel_constant_of_an_elementwise_operator_is_named(op):
-    # onnxruntime 1.31 refuses to load this, 1.32 leaves the operator float; the graph is a trap for as long as
-    # the oldest supported version has it.
+    # onnxruntime 1.31 refuses to load this, 1.32 leaves the operator float; the graph is a trap for as
+    # long as the oldest supported version has it.
     traps = find_miscomputed(linears.between_quantizers(op))
     assert [(trap.node, trap.slug) for trap in traps] == [("here", "vector-scale")]
