@@ -40,7 +40,7 @@ def parse_pass(text: str, passes: Mapping[str, type[AnyPass]] | None = None) -> 
     if name not in known:
         raise unknown(name, name, known, "pass")
     kind = known[name]
-    names = [field.name for field in _fields(kind)]
+    names = [field.name for field in options_of(kind)]
     for key in options:
         if key not in names:
             raise unknown(f"{name}.{key}", key, names, "option")
@@ -51,22 +51,22 @@ def parse_pass(text: str, passes: Mapping[str, type[AnyPass]] | None = None) -> 
 def format_pass(made: AnyPass) -> str:
     """The text that `parse_pass` reads back as an equal pass; options at their default are left out."""
     pairs = []
-    for field in _fields(type(made)):
+    for field in options_of(type(made)):
         value = getattr(made, field.name)
         if value != _default(field):
             pairs.append(f"{field.name}={_format(plain(value))}")
     return f"{made.name}{{{','.join(pairs)}}}" if pairs else made.name
 
 
+def options_of(kind: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
+    """The options of a pass class: its fields; a class that is no dataclass has none."""
+    return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+
+
 def _registry() -> Mapping[str, type[AnyPass]]:
     from onnxq.passes import registry
 
     return registry()
-
-
-def _fields(kind: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
-    """The options of a pass; a pass that is no dataclass has none."""
-    return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -12,10 +12,12 @@ from onnxq.report.results import (
     ApplyReport,
     BenchResult,
     CalibrationSummary,
+    Catalogue,
     CompareResult,
     DemoResult,
     Diagnosis,
     Inspection,
+    PassPage,
     Report,
 )
 from onnxq.report.rows import Status
@@ -40,11 +42,19 @@ WORST = 6
 
 @dataclass(frozen=True)
 class Outline:
-    """A result in reading order: one line that says it all, then tables, then sentences."""
+    """A result in reading order.
+
+    Attributes:
+        headline: One line that says it all.
+        sheets: Tables.
+        hints: What to do next.
+        details: Long tables, shown only when asked for.
+    """
 
     headline: str
     sheets: tuple[Sheet, ...]
     hints: tuple[str, ...] = ()
+    details: tuple[Sheet, ...] = ()
 
 
 @singledispatch
@@ -133,11 +143,11 @@ def _inspected(result: Inspection) -> Outline:
         f"{told}, by {model.producer}" if model.producer else told,
         (
             counts_sheet("Recognised", "Part", result.counts),
-            parts,
             rejects_sheet(("", reject) for reject in result.near_misses),
             worst,
         ),
         result.hints,
+        (parts,),
     )
 
 
@@ -154,8 +164,7 @@ def _diagnosed(result: Diagnosis) -> Outline:
 
 @outline.register
 def _calibrated(result: CalibrationSummary) -> Outline:
-    told = f"Statistics of {result.values} values over {result.samples} samples of {result.source}"
-    return Outline(f"{told} in {result.written}", ())
+    return Outline(f"Statistics of {result.values} values on {result.source} are in {result.written}", ())
 
 
 @outline.register
@@ -178,6 +187,27 @@ def _demonstrated(result: DemoResult) -> Outline:
     sheet = Sheet(f"On {result.samples} labelled images", columns, tuple(rows), machine_line(result.machine))
     hints = (f"The full report: {result.report_path}",) if result.report_path else ()
     return Outline(f"One transformer, three ways, in {figures.seconds(result.seconds)}", (sheet,), hints)
+
+
+@outline.register
+def _explained(result: PassPage) -> Outline:
+    needs = [*result.statistics, *([f"opset {result.opset}"] if result.opset > 1 else [])]
+    facts = (("Promise", result.contract), ("Needs", ", ".join(needs) or "nothing"))
+    options = (Row((row.name, row.type, row.default)) for row in result.options)
+    return Outline(
+        f"{result.name}\n{result.text}",
+        (
+            Sheet("", ("", ""), tuple(Row(fact) for fact in facts)),
+            Sheet("Options", ("Option", "Type", "Default"), tuple(options)),
+        ),
+    )
+
+
+@outline.register
+def _listed(result: Catalogue) -> Outline:
+    rows = (Row((page.name, page.contract, ", ".join(page.statistics), page.law)) for page in result.passes)
+    sheet = Sheet("", ("Pass", "Promise", "Needs", "Law"), tuple(rows))
+    return Outline(f"{len(result.passes)} passes", (sheet,), ("`onnxq passes NAME` explains one.",))
 
 
 def headline(report: Report) -> str:

@@ -25,6 +25,7 @@ from onnxq.report.rows import (
     Check,
     DemoRow,
     LayerRow,
+    OptionRow,
     OutlierRow,
     Part,
     PassRow,
@@ -175,7 +176,6 @@ class CalibrationSummary:
 
     model: str
     source: str
-    samples: int
     values: int
     written: str
 
@@ -191,3 +191,50 @@ class DemoResult:
     samples: int = 0
     seconds: float = 0.0
     report_path: str = ""
+
+
+@dataclass(frozen=True)
+class PassPage:
+    """What a pass says of itself.
+
+    Attributes:
+        name: Its word on the command line.
+        law: What it does, as "A => B".
+        text: Its whole docstring.
+        contract: What it promises.
+        statistics: Kinds of calibration statistics that it needs.
+        opset: Lowest opset of a model that it rewrites.
+        options: Its fields.
+    """
+
+    schema: ClassVar[str] = "onnxq/pass-1"
+
+    name: str
+    law: str
+    text: str
+    contract: str
+    statistics: tuple[str, ...] = ()
+    opset: int = 1
+    options: tuple[OptionRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All passes, in the order a pipeline runs them."""
+
+    schema: ClassVar[str] = "onnxq/passes-1"
+
+    passes: tuple[PassPage, ...] = ()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a command gave no result: the exception's class, its stable slug, its words and its exit code."""
+
+    schema: ClassVar[str] = "onnxq/error-1"
+
+    kind: str
+    slug: str
+    message: str
+    hint: str
+    exit_code: int

@@ -147,3 +147,12 @@ class DemoRow:
     median_ms: float
     ratio: float | None
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class OptionRow:
+    """An option of a pass: its name, its type in words, its default as text."""
+
+    name: str
+    type: str
+    default: str

@@ -27,11 +27,12 @@ def console(file: IO[str]) -> Console:
     return made
 
 
-def show(result: object, to: Console) -> None:
-    """Print any class of `onnxq.report.results`."""
+def show(result: object, to: Console, *, everything: bool = False) -> None:
+    """Print any class of `onnxq.report.results`; long tables only where `everything` is asked for."""
     told = outline(result)
-    to.print(Text(figures.printable(told.headline), style="bold"))
-    for sheet in told.sheets:
+    for number, line in enumerate(told.headline.splitlines()):
+        to.print(Text(figures.printable(line), style="" if number else "bold"))
+    for sheet in (*told.sheets, *(told.details if everything else ())):
         if sheet.rows:
             to.print()
             _print_sheet(sheet, to)
@@ -44,6 +45,7 @@ def show(result: object, to: Console) -> None:
 def _print_sheet(sheet: Sheet, to: Console) -> None:
     kept = [index for index, _ in enumerate(sheet.columns) if sheet.tells(index)]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    table.show_header = any(sheet.columns)
     for index in kept:
         heading = sheet.columns[index]
         of_figures = heading.startswith(">")
@@ -55,7 +57,8 @@ def _print_sheet(sheet: Sheet, to: Console) -> None:
         )
     for row in sheet.rows:
         table.add_row(*(_cell(row.cells[index]) for index in kept), style=_STYLES[row.tone])
-    to.print(Text(sheet.title, style="bold"))
+    if sheet.title:
+        to.print(Text(sheet.title, style="bold"))
     to.print(table)
     if sheet.note:
         to.print(Text(figures.printable(sheet.note), style="dim"))

@@ -1,0 +1,45 @@
+"""`onnxq apply`: chosen passes and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxq.cli.options import DATA, data_options, take_data
+from onnxq.cli.progress import progress_display
+from onnxq.cli.targets import check_writable
+from onnxq.cli.verb import Verb, give, say
+
+
+@click.command(cls=Verb, short_help="Run chosen passes on a model.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--pass",
+    "passes",
+    required=True,
+    multiple=True,
+    metavar="SPEC",
+    help='E.g. "fold-gamma{guard=1.0}"; repeat for more.',
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where to write.")
+@click.option("--calib", metavar="DATA", help=f"Calibration data, for passes that need statistics: {DATA}")
+@data_options
+def apply(model: Path, passes: tuple[str, ...], output: Path, calib: str | None, **given: Any) -> None:
+    """Run passes on MODEL in the order given, each checked against its promise.
+
+    `onnxq passes` lists them, `onnxq passes NAME` explains one.
+    """
+    from onnxq.recipe import parse_pass
+
+    parsed = [parse_pass(text) for text in passes]
+    data = take_data(given)
+    check_writable(output)
+    from onnxq import api
+
+    with progress_display() as progress:
+        result = api.apply(model, parsed, calibration=calib, data=data, progress=progress)
+    give(result.report)
+    result.save(output)
+    say(f"The model is in {output}")

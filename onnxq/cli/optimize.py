@@ -1,0 +1,115 @@
+"""`onnxq optimize`: a model in, a faster one out, and the evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxq.cli.options import DATA, data_options, shape_option, take_data, threads_option
+from onnxq.cli.progress import progress_display
+from onnxq.cli.targets import check_writable, default_output, write_text
+from onnxq.cli.verb import Verb, give, say
+from onnxq.cli.words import Fraction
+from onnxq.errors import GoalMissed, UsageProblem
+
+if TYPE_CHECKING:
+    from onnxq.recipe import OptimizeSettings
+    from onnxq.report.results import Report
+
+
+@click.command(cls=Verb, short_help="Make a model faster, and measure what that costs.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--calib", metavar="DATA", help=f"Calibration data: {DATA}  [required]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Where to write.  [default: MODEL.int8.onnx]"
+)
+@click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Write a page with pictures."
+)
+@click.option(
+    "--recipe", type=click.Path(), metavar="FILE.toml", help="Settings; options here override them."
+)
+@click.option(
+    "--save-recipe", type=click.Path(path_type=Path), metavar="FILE.toml", help="Write all settings used."
+)
+@click.option("--target", help="Machine to run on.  [default: auto, this one]")
+@click.option("--effort", type=click.Choice(["fast", "balanced", "best"]), help="Time spent on fidelity.")
+@click.option(
+    "--format", type=click.Choice(["kernel", "qdq"]), help="ONNX Runtime's fastest nodes, or plain Q/DQ."
+)
+@click.option(
+    "--ranges", type=click.Choice(["minmax", "percentile", "mse"]), help="How activation ranges are chosen."
+)
+@click.option("--min-fidelity", type=float, help="Refuse a lower mean cosine, e.g. 0.999.")
+@click.option("--max-drop", type=Fraction(), help="Refuse a larger loss of what --eval measures, e.g. 1%.")
+@click.option("--eval", metavar="MODULE:FUNCTION", help="Scores a model; higher is better.")
+@click.option("--min-speedup", type=float, help="Refuse a lower speed relative to the original, e.g. 1.5.")
+@click.option(
+    "--pass", "passes", multiple=True, metavar="SPEC", help="Run these passes instead, in this order."
+)
+@click.option(
+    "--keep-float", multiple=True, metavar="NODE", help="Leave a node alone; * stands for any text."
+)
+@click.option("--verify", type=click.Choice(["end", "each", "never"]), help="When exactness is checked.")
+@click.option("--seed", type=int, help="Of everything random.")
+@threads_option
+@shape_option
+@data_options
+def optimize(
+    model: Path,
+    calib: str | None,
+    output: Path | None,
+    report: Path | None,
+    recipe: str | None,
+    save_recipe: Path | None,
+    **given: Any,
+) -> None:
+    """Rewrite MODEL so that it runs faster, and measure what that costs.
+
+    Fidelity is judged on samples that were not used to calibrate, speed by running both models in turns. A
+    result that misses a goal is reported and not written.
+    """
+    if calib is None:
+        raise UsageProblem("optimize needs data to calibrate with", hint=f"--calib {DATA}", slug="no-data")
+    settings = _settings(recipe, given)
+    written = output or default_output(model)
+    check_writable(written, report, save_recipe)
+    from onnxq import api
+
+    with progress_display() as progress:
+        result = api.optimize(model, calib, settings=settings, progress=progress)
+    give(result.report)
+    if report is not None:
+        from onnxq.report.page import html_page
+
+        write_text(report, html_page(result.report))
+        say(f"The report is in {report}")
+    if save_recipe is not None:
+        write_text(save_recipe, result.report.recipe)
+    _refuse_missed_goals(result.report, written)
+    result.save(written)
+    say(f"The model is in {written}")
+
+
+def _settings(recipe: str | None, given: dict[str, Any]) -> OptimizeSettings:
+    """The recipe's settings, or the defaults, with what the command line says in their place."""
+    from onnxq.recipe import OptimizeSettings, read_recipe
+
+    base = OptimizeSettings() if recipe is None else read_recipe(recipe)
+    data = take_data(given, base.data)
+    given["shapes"] = dict(given["shapes"])
+    told = {name: value for name, value in given.items() if value not in (None, (), {})}
+    return dataclasses.replace(base, data=data, **told)
+
+
+def _refuse_missed_goals(report: Report, output: Path) -> None:
+    missed = [f"{goal.asked}: got {goal.got}" for goal in report.goals if not goal.met]
+    if missed:
+        raise GoalMissed(
+            "; ".join(missed),
+            hint="\n".join((f"Nothing was written at {output}.", *report.hints)),
+            slug="goal-missed",
+        )

@@ -1,0 +1,49 @@
+"""What a pass says of itself, as data: read off its class, so that it cannot go stale."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from onnxq.recipe.spec import options_of
+from onnxq.recipe.typed import describe, plain
+from onnxq.report.results import PassPage
+from onnxq.report.rows import OptionRow
+
+if TYPE_CHECKING:
+    from onnxq.contract import AnyPass
+
+
+def describe_pass(kind: type[AnyPass]) -> PassPage:
+    """Law, promise, needs and options of a pass class."""
+    return PassPage(
+        name=kind.name,
+        law=_law(kind),
+        text=inspect.cleandoc(kind.__doc__ or ""),
+        contract=kind.contract.value,
+        statistics=tuple(sorted(statistic.value for statistic in kind.needs.statistics)),
+        opset=kind.needs.opset,
+        options=_options(kind),
+    )
+
+
+def _law(kind: type[AnyPass]) -> str:
+    """The first paragraph of the docstring, on one line."""
+    first, _, _ = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")
+    return " ".join(first.split())
+
+
+def _options(kind: type[AnyPass]) -> tuple[OptionRow, ...]:
+    hints = get_type_hints(kind)
+    return tuple(
+        OptionRow(field.name, describe(hints[field.name]), _default(field)) for field in options_of(kind)
+    )
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return str(plain(field.default_factory()))
+    if field.default is dataclasses.MISSING:
+        return "must be given"
+    return str(plain(field.default))
