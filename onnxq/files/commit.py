@@ -111,8 +111,7 @@ class Commit:
         if data is not None:
             self._rename(data, name)
         self._rename(model, self._target.name)
-        with suppress(OSError):  # the new model is in place; leftovers are the next save's work
-            self._remove(rf"{re.escape(self._target.name)}\.[0-9a-f]{{16}}\.data", keep=name)
+        self._remove(rf"{re.escape(self._target.name)}\.[0-9a-f]{{16}}\.data", keep=name)
 
     def _rename(self, draft: Draft, name: str) -> None:
         os.replace(draft.path, self._folder / name)
@@ -120,9 +119,11 @@ class Commit:
         os.fsync(self._lock)
 
     def _remove(self, pattern: str, keep: str = "") -> None:
-        for name in sorted(os.listdir(self._folder)):
-            if re.fullmatch(pattern, name) and name != keep:
-                os.unlink(self._folder / name)
+        """Remove files of ours that nobody needs; what resists is left to the next save."""
+        with suppress(OSError):
+            for name in sorted(os.listdir(self._folder)):
+                if re.fullmatch(pattern, name) and name != keep:
+                    os.unlink(self._folder / name)
 
 
 def _wait_for_lock(folder: int) -> None:

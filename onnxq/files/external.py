@@ -190,7 +190,7 @@ def _open_inside(folder: Path, reference: Reference, stack: ExitStack) -> int:
     if stat.S_ISLNK(os.lstat(name, dir_fd=at).st_mode):
         link = folder.joinpath(*parents, os.readlink(name, dir_fd=at))
         return _open_blob(folder, link, reference, stack)
-    return _open_regular(name, at, reference, stack, links=1)
+    return _open_regular(name, at, reference, stack, names=1)
 
 
 def _open_blob(folder: Path, link: Path, reference: Reference, stack: ExitStack) -> int:
@@ -213,24 +213,26 @@ def _descend(folder: Path | str, at: int | None, stack: ExitStack) -> int:
 
 
 def _open_regular(
-    name: str, at: int, reference: Reference, stack: ExitStack, links: int | None = None
+    name: str, at: int, reference: Reference, stack: ExitStack, *, names: int | None = None
 ) -> int:
-    """Open a regular file with at most `links` names; looked at first, as opening a pipe may hang."""
-    if not stat.S_ISREG(os.lstat(name, dir_fd=at).st_mode):
-        raise _refuse("not-regular", reference, "is not a regular file")
+    """Open a regular file with at most `names` names. It is looked at first, as opening a pipe may hang."""
+    _check_regular(os.lstat(name, dir_fd=at), reference, names)
     descriptor = os.open(name, _READ, dir_fd=at)
     stack.callback(os.close, descriptor)
-    status = os.fstat(descriptor)
+    _check_regular(os.fstat(descriptor), reference, names)
+    return descriptor
+
+
+def _check_regular(status: os.stat_result, reference: Reference, names: int | None) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise _refuse("not-regular", reference, "is not a regular file")
-    if links is not None and status.st_nlink > links:
+    if names is not None and status.st_nlink > names:
         raise _refuse(
             "hardlink",
             reference,
             f"has {status.st_nlink} names on this disk, so it may be a private file in disguise",
-            "Copy it over itself: cp FILE FILE.new && mv FILE.new FILE.",
+            "Make it a file of its own: cp FILE FILE.new && mv FILE.new FILE.",
         )
-    return descriptor
 
 
 def _map(descriptor: int) -> Bytes:

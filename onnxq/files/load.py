@@ -72,9 +72,22 @@ def _build(proto: onnx.ModelProto, folder: DataFolder, limits: Limits) -> ir.Mod
         model = ir.serde.deserialize_model(proto)
     except ir.serde.SerdeError as error:
         raise _refusal(error) from error
+    _complete(model, proto)
     for site in list(sites(model)):
         site.keep(_settle(site, folder))
     return model
+
+
+def _complete(model: ir.Model, proto: onnx.ModelProto) -> None:
+    """Add what the graph library leaves out: one name for the default operators, types of function inputs."""
+    for imports in (model.opset_imports, *(body.opset_imports for body in model.functions.values())):
+        if "ai.onnx" in imports:
+            imports[""] = imports.pop("ai.onnx")
+    for function, body in zip(proto.functions, model.functions.values(), strict=True):
+        described = {info.name: info for info in function.value_info}
+        for value in body.inputs:
+            if value.name in described:
+                ir.serde.deserialize_value_info_proto(described[value.name], value)
 
 
 def _refusal(error: ir.serde.SerdeError) -> InvalidModel | UnsupportedModel:

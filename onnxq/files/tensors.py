@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxq.errors import InvalidModel
 
 Keep = Callable[[ir.TensorProtocol], None]
+Attributes = MutableMapping[str, ir.Attr]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,10 @@ def sites(model: ir.Model) -> Iterator[Site]:
     roots: tuple[ir.Graph | ir.Function, ...] = (model.graph, *model.functions.values())
     for root in roots:
         for node in root.all_nodes():
-            yield from _of_attributes(node)
+            where = f"node {node.name or node.op_type!r}"
+            yield from _of_attributes(node.attributes, where, node.op_type == "Constant" and not node.domain)
+    for function in model.functions.values():
+        yield from _of_attributes(function.attributes, f"function {function.name!r}", movable=False)
 
 
 def _of_initializers(graph: ir.Graph) -> Iterator[Site]:
@@ -56,33 +60,29 @@ def _of_initializers(graph: ir.Graph) -> Iterator[Site]:
         yield Site(f"initializer {value.name!r}", value.const_value, keep, movable=True)
 
 
-def _of_attributes(node: ir.Node) -> Iterator[Site]:
-    for attribute in list(node.attributes.values()):
-        where = f"node {node.name or node.op_type!r}: attribute {attribute.name!r}"
+def _of_attributes(attributes: Attributes, owner: str, movable: bool) -> Iterator[Site]:
+    """Tensors among the attributes of a node, or among the defaults of a function's."""
+    for attribute in list(attributes.values()):
+        where = f"{owner}: attribute {attribute.name!r}"
         if attribute.is_ref():
             continue
         if attribute.type == ir.AttributeType.TENSOR:
-            movable = node.op_type == "Constant" and node.domain == ""
 
-            def keep(tensor: ir.TensorProtocol, node: ir.Node = node, attribute: ir.Attr = attribute) -> None:
-                node.attributes[attribute.name] = ir.AttrTensor(
-                    attribute.name, tensor, doc_string=attribute.doc_string
-                )
+            def keep(tensor: ir.TensorProtocol, old: ir.Attr = attribute) -> None:
+                attributes[old.name] = ir.AttrTensor(old.name, tensor, doc_string=old.doc_string)
 
             yield Site(where, attribute.as_tensor(), keep, movable)
         elif attribute.type == ir.AttributeType.TENSORS:
-            yield from _of_list(node, attribute, where)
+            yield from _of_list(attributes, attribute, where)
 
 
-def _of_list(node: ir.Node, attribute: ir.Attr, where: str) -> Iterator[Site]:
-    tensors = list(attribute.as_tensors())
-    for index, tensor in enumerate(attribute.as_tensors()):
+def _of_list(attributes: Attributes, old: ir.Attr, where: str) -> Iterator[Site]:
+    tensors = list(old.as_tensors())
+    for index, tensor in enumerate(old.as_tensors()):
 
         def keep(tensor: ir.TensorProtocol, index: int = index) -> None:
             tensors[index] = tensor
-            node.attributes[attribute.name] = ir.AttrTensors(
-                attribute.name, tuple(tensors), doc_string=attribute.doc_string
-            )
+            attributes[old.name] = ir.AttrTensors(old.name, tuple(tensors), doc_string=old.doc_string)
 
         yield Site(where, tensor, keep, movable=False)
 

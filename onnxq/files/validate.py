@@ -37,6 +37,20 @@ def check_model(proto: onnx.ModelProto, folder: DataFolder, limits: Limits) -> N
         InvalidModel: Names that are missing or given twice, dimensions below zero, unknown element types.
         UnsupportedModel: Sparse tensors, training information, map types, fields of a newer ONNX.
     """
+    _check_header(proto)
+    walk = _Walk(folder, limits)
+    walk.graph(proto.graph, "graph", frozenset(), 1)
+    bodies: dict[FunctionId, _Body] = {}
+    for function in proto.functions:
+        name = _function_id(function)
+        if name in bodies:
+            raise InvalidModel(f"function {'::'.join(name)} is defined twice", slug="duplicate-function")
+        bodies[name] = walk.function(function)
+    _check_calls(walk.bodies[0], bodies, limits)
+
+
+def _check_header(proto: onnx.ModelProto) -> None:
+    """Refuse a model by its outermost fields."""
     if proto.ir_version > onnx.IR_VERSION:
         raise UnsupportedModel(
             f"the model has IR version {proto.ir_version}; this onnx package knows {onnx.IR_VERSION}",
@@ -48,16 +62,10 @@ def check_model(proto: onnx.ModelProto, folder: DataFolder, limits: Limits) -> N
     if proto.training_info:
         raise _unsupported("training-info", "the model", "training information", "Export it for inference.")
     _check_message(proto, "the model")
-    _distinct((opset.domain for opset in proto.opset_import), "operator set", "the model")
-    walk = _Walk(folder, limits)
-    walk.graph(proto.graph, "graph", frozenset(), 1)
-    bodies: dict[FunctionId, _Body] = {}
-    for function in proto.functions:
-        name = _function_id(function)
-        if name in bodies:
-            raise InvalidModel(f"function {'::'.join(name)} is defined twice", slug="duplicate-function")
-        bodies[name] = walk.function(function)
-    _check_calls(walk.bodies[0], bodies, limits)
+    _distinct((_domain(opset.domain) for opset in proto.opset_import), "operator set", "the model")
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("elem_type"):
+            raise InvalidModel(f"value {value.name!r} has no element type", slug="no-element-type")
 
 
 @dataclass
@@ -103,10 +111,12 @@ class _Walk:
         where = f"function {function.name!r}"
         self.bodies.append(_Body())
         _check_message(function, where)
-        _distinct((opset.domain for opset in function.opset_import), "operator set", where)
+        _distinct((_domain(opset.domain) for opset in function.opset_import), "operator set", where)
         _distinct(function.input, "input", where)
         _distinct([*function.attribute, *(a.name for a in function.attribute_proto)], "attribute", where)
         for attribute in function.attribute_proto:
+            if attribute.HasField("g") or attribute.graphs:
+                raise _unsupported("graph-default", where, "a graph as a default", "")
             self.attribute(attribute, where, frozenset(), 1)
         visible = self.nodes(function.node, where, frozenset(function.input), 1)
         _defined(function.output, visible, f"{where}: output")
@@ -135,6 +145,8 @@ class _Walk:
         self, attribute: onnx.AttributeProto, where: str, visible: frozenset[str], depth: int
     ) -> None:
         """Check one attribute and all it holds."""
+        if attribute.type == onnx.AttributeProto.UNDEFINED:
+            raise InvalidModel(f"{where} has no type", slug="untyped-attribute")
         if attribute.HasField("t"):
             self.tensor(attribute.t, where)
         for tensor in attribute.tensors:
@@ -170,7 +182,9 @@ class _Walk:
         self.limits.check("max_tensor_bytes", nbytes, where)
         self.total_bytes += nbytes
         self.limits.check("max_total_bytes", self.total_bytes, where)
-        _distinct((entry.key for entry in tensor.metadata_props), "metadata", where)
+        _check_message(tensor, where)
+        if tensor.HasField("segment"):
+            raise _unsupported("segment", where, "only a part of its data", "")
         if external and tensor.data_type == onnx.TensorProto.STRING:
             raise error(f"{where}: strings cannot be external data", slug="external-strings")
         if external:
