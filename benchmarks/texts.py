@@ -1,8 +1,8 @@
 """Descriptions of Debian packages: short ones and long ones of the same thing, in plain English.
 
-They come from the translation index of apt, on any Debian. Where a container image leaves it out, fetch it with
-`apt-get -o Acquire::Languages=en update`. Descriptions are ordered by the hash of the package's name, so one
-index always gives the same texts, and a newer index mostly the same.
+They come from the translation index of apt, on any Debian. A container image may leave it out; then
+`apt-get -o Acquire::Languages=en update` fetches it. Descriptions are ordered by the hash of the package's
+name: one index always gives the same texts, and a newer index mostly the same.
 """
 
 from __future__ import annotations
