@@ -11,13 +11,16 @@ from onnxq.errors import UsageProblem
 
 _MODULES = {
     "infer-shapes": "onnxq.passes.clean.infer_shapes:InferShapes",
+    "raise-opset": "onnxq.passes.clean.raise_opset:RaiseOpset",
     "drop-identity": "onnxq.passes.clean.drop_identity:DropIdentity",
     "drop-dropout": "onnxq.passes.clean.drop_dropout:DropDropout",
     "drop-casts": "onnxq.passes.clean.drop_casts:DropCasts",
     "fold-constants": "onnxq.passes.clean.fold_constants:FoldConstants",
     "cancel-transposes": "onnxq.passes.clean.cancel_transposes:CancelTransposes",
     "merge-reshapes": "onnxq.passes.clean.merge_reshapes:MergeReshapes",
-    "raise-opset": "onnxq.passes.clean.raise_opset:RaiseOpset",
+    "recompose-layer-norm": "onnxq.passes.clean.recompose_layer_norm:RecomposeLayerNorm",
+    "recompose-rms-norm": "onnxq.passes.clean.recompose_rms_norm:RecomposeRMSNorm",
+    "recompose-gelu": "onnxq.passes.clean.recompose_gelu:RecomposeGelu",
     "share-constants": "onnxq.passes.clean.share_constants:ShareConstants",
     "drop-unused": "onnxq.passes.clean.drop_unused:DropUnused",
     "fold-gamma": "onnxq.passes.migrate.fold_gamma:FoldGamma",

@@ -75,5 +75,15 @@ def assert_same_bits(before: ir.Model, after: ir.Model) -> None:
             assert old.tobytes() == new.tobytes()
 
 
+def assert_close(before: ir.Model, after: ir.Model, units: float = 16) -> None:
+    """Within `units` roundings of the largest number, and the same special values."""
+    for seed in range(3):
+        feeds = feeds_for(before, seed)
+        for old, new in zip(compute(before, feeds), compute(after, feeds), strict=True):
+            assert old.dtype == new.dtype
+            scale = np.abs(old).max() * np.finfo(old.dtype).eps
+            np.testing.assert_allclose(new, old, rtol=0, atol=units * scale)
+
+
 def interface(model: ir.Model) -> list[tuple]:
     return [(v.name, v.type, str(v.shape)) for v in (*model.graph.inputs, *model.graph.outputs)]

@@ -15,8 +15,11 @@ from onnxq.passes.clean.fold_constants import FoldConstants
 from onnxq.passes.clean.infer_shapes import InferShapes
 from onnxq.passes.clean.merge_reshapes import MergeReshapes
 from onnxq.passes.clean.raise_opset import RaiseOpset
+from onnxq.passes.clean.recompose_gelu import RecomposeGelu
+from onnxq.passes.clean.recompose_layer_norm import RecomposeLayerNorm
+from onnxq.passes.clean.recompose_rms_norm import RecomposeRMSNorm
 from onnxq.passes.clean.share_constants import ShareConstants
-from tests.passes.clean.rewriting import assert_same_bits, interface, read, rewrite
+from tests.passes.clean.rewriting import assert_close, assert_same_bits, interface, read, rewrite
 
 PASSES = (
     InferShapes,
@@ -25,6 +28,9 @@ PASSES = (
     DropIdentity,
     DropDropout,
     RaiseOpset,
+    RecomposeLayerNorm,
+    RecomposeRMSNorm,
+    RecomposeGelu,
     DropCasts,
     FoldConstants,
     CancelTransposes,
@@ -43,6 +49,8 @@ def test_fires_once_and_for_all(kind, example):
     assert interface(result.model) == interface(before)
     if kind.contract is Contract.BITWISE:
         assert_same_bits(before, result.model)
+    else:
+        assert_close(before, result.model)
 
 
 @pytest.mark.parametrize(("kind", "example"), HOLDS)
