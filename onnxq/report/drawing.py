@@ -69,7 +69,7 @@ def channel_ranges(picture: ChannelPicture) -> str:
     right = left + panel + gap
 
     def height(value: float) -> float:
-        level = max(math.log10(value), low) if value > 0 else low
+        level = min(max(math.log10(value), low), high) if value > 0 else low
         return bottom - (level - low) / (high - low) * (bottom - top)
 
     marks = []

@@ -123,7 +123,7 @@ def report() -> Report:
             Goal("2.5x the speed or more", "2.45x at input_ids=8x128", False),
         ),
         hints=(
-            "/encoder/layer.10/output/dense/MatMul costs most: --keep-float '*layer.10/output*' gains 0.8 dB.",
+            "/encoder/layer.10/output/dense costs most: --keep-float '*layer.10/output*' gains 0.8 dB.",
             "--effort best searches ranges by output error; it takes about 4 minutes here.",
         ),
         channels=(

@@ -1,0 +1,124 @@
+"""What each result says, and that its sheets are rectangular."""
+
+import dataclasses
+
+import pytest
+
+from onnxq.report import results
+from onnxq.report.measures import DataSummary, Fidelity, Machine, ModelSummary, Rejection, Timing
+from onnxq.report.outline import headline, outline
+from onnxq.report.results import Report
+from onnxq.report.rows import Check, DemoRow, OptionRow, OutlierRow, Part, PassRow
+
+MODEL = ModelSummary("m.onnx", "00", 90_900_000, 17, 8, "pytorch", 412)
+MACHINE = Machine("EPYC", ("avx2",), 2, 2, 10**9, "Linux", "3.11", "", "0.1.0")
+DATA = DataSummary("d.npz", "11", 0, 16)
+FIDELITY = (Fidelity("y", 0.99, 0.98, 20.0, 0.5),)
+
+CASES = [
+    (
+        results.ApplyReport(
+            MODEL,
+            MODEL,
+            (PassRow("p", "bitwise", 3, (Rejection("too wide", "n"),), 0.1, "equal"),),
+            (),
+            "equal",
+        ),
+        "3 changes to m.onnx, checked: equal",
+        "too wide",
+    ),
+    (
+        results.CompareResult(MODEL, MODEL, DATA, FIDELITY, "cannot judge", "random outputs"),
+        "m.onnx against m.onnx: cannot judge: random outputs",
+        "0.9900",
+    ),
+    (
+        results.BenchResult(
+            MACHINE, (Timing("a", "x=1", 2, 1, 1, 0), Timing("b", "x=1", 2, 0.4, 0.5, 0, 2.0)), 5, "cpu"
+        ),
+        "b runs at 2.00x the speed of the first",
+        "0.500 ms",
+    ),
+    (
+        results.Inspection(
+            MODEL,
+            {"linear": 72},
+            (Part("linear", "MatMul_1"),),
+            (Rejection("gamma is computed", "n"),),
+            (OutlierRow("x", "fc", 90.0, 300.0, 45.0),),
+        ),
+        "m.onnx: 90.9 MB, opset 17, 412 nodes, by pytorch",
+        "45.0x",
+    ),
+    (
+        results.Diagnosis(
+            MACHINE, (Check("runtime", "fail", "not there", "pip install"), Check("cpu", "ok", "x"))
+        ),
+        "1 of 2 checks want attention",
+        "pip install",
+    ),
+    (results.Diagnosis(MACHINE, (Check("cpu", "ok", "x"),)), "All 1 checks are well", "x"),
+    (
+        results.DemoResult(
+            MACHINE, (DemoRow("fp32", 0.98, None, None, 1.0, None, 900_000),), 360, 41.0, "r.html"
+        ),
+        "One transformer, three ways, in 41 s",
+        "98.0 %",
+    ),
+    (
+        results.PassPage(
+            "fold", "A => B", "A => B", "bitwise", ("histogram",), 13, (OptionRow("g", "a number", "1.0"),)
+        ),
+        "fold\nA => B",
+        "a number",
+    ),
+    (
+        results.Catalogue((results.PassPage("fold", "A => B", "A => B", "bitwise"),)),
+        "1 passes",
+        "A => B",
+    ),
+    (
+        results.CalibrationSummary("m.onnx", "d.npz", 40, "s.npz"),
+        "Statistics of 40 values on d.npz are in s.npz",
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(("result", "told", "cell"), CASES, ids=lambda case: type(case).__name__)
+def test_a_result_says_what_happened(result: object, told: str, cell: str) -> None:
+    made = outline(result)
+    assert made.headline == told
+    cells = [text for sheet in made.sheets for row in sheet.rows for text in row.cells]
+    assert not cell or cell in cells
+
+
+def test_sheets_are_rectangular(report: Report) -> None:
+    made = [outline(result) for result, *_ in CASES] + [outline(report)]
+    for sheet in (sheet for each in made for sheet in (*each.sheets, *each.details)):
+        assert all(len(row.cells) == len(sheet.columns) for row in sheet.rows), sheet.title
+
+
+def test_the_headline_gives_speed_fidelity_and_size(report: Report) -> None:
+    assert headline(report) == (
+        "2.45x the speed at input_ids=8x128, mean cosine 0.9962 (lowest 0.9910), 90.9 MB → 23.1 MB"
+    )
+
+
+def test_the_headline_leaves_out_what_was_not_measured(report: Report) -> None:
+    bare = dataclasses.replace(report, latency=(), fidelity=())
+    assert headline(bare) == "90.9 MB → 23.1 MB"
+
+
+def test_the_worst_layers_come_first_and_only_a_few(report: Report) -> None:
+    (worst,) = (sheet for sheet in outline(report).sheets if "largest error" in sheet.title)
+    assert worst.rows[0].cells[2] == "11.2 dB"
+    assert len(worst.rows) == 6
+
+
+def test_a_slower_result_and_a_missed_goal_look_bad(report: Report) -> None:
+    slow = dataclasses.replace(report, latency=(Timing("int8", "x", 2, 2, 2, 0, 0.5),))
+    tones = {row.tone for sheet in outline(slow).sheets for row in sheet.rows if sheet.title == "Latency"}
+    assert tones == {"bad"}
+    (goals,) = (sheet for sheet in outline(report).sheets if sheet.title == "Goals")
+    assert [row.tone for row in goals.rows] == ["good", "bad"]
