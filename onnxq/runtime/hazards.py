@@ -36,7 +36,8 @@ def probe_pad_into_maxpool() -> Hazard | None:
     Raises:
         BackendError: The runtime is missing.
     """
-    from onnxq.runtime.session import SessionSettings, open_session
+    from onnxq.runtime.session import open_session
+    from onnxq.runtime.settings import SessionSettings
 
     x = {"x": np.full((1, 1, 2, 2), -1, np.float32)}
     literal, optimised = (

@@ -23,9 +23,9 @@ from onnxq import errors
 from onnxq.errors import BackendError, OnnxqError
 from onnxq.runtime.delivery import deliver, discard
 from onnxq.runtime.frames import read_frame, write_frame
-from onnxq.runtime.session import Feeds, Port, SessionSettings
+from onnxq.runtime.session import Feeds, Port
+from onnxq.runtime.settings import SessionSettings, to_fields
 from onnxq.runtime.tensors import dtype_of
-from onnxq.runtime.worker import settings_to
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _TAIL = 400
@@ -62,7 +62,7 @@ class Worker:
         """Open a model in the worker; as `onnxq.runtime.open_session`."""
         source, folder = deliver(model)
         try:
-            arguments = {"model": source, "settings": settings_to(settings or SessionSettings())}
+            arguments = {"model": source, "settings": to_fields(settings or SessionSettings())}
             return IsolatedSession(self, self.ask("open", arguments))
         finally:
             discard(folder)  # the worker has mapped it
@@ -147,30 +147,14 @@ class Worker:
         if late:
             process.kill()
         thread.join()
-        code = process.wait()
-        tail = self._last_words()
+        code, words = process.wait(), self._last_words()
         self.close()
-        if late:
-            return BackendError(
-                f"the runtime gave no answer in {self.timeout:g} s and was stopped",
-                hint="a longer time limit, or a smaller input",
-                slug="timeout",
-            )
-        if code == -getattr(signal, "SIGKILL", 9) or any(
-            word in tail for word in ("bad_alloc", "MemoryError")
-        ):
-            return BackendError(
-                "the runtime ran out of memory and was ended by the system", slug="out-of-memory"
-            )
-        name = (
-            signal.Signals(-code).name
-            if -code in {item.value for item in signal.Signals}
-            else f"exit code {code}"
-        )
+        if not late:
+            return _obituary(code, words)
         return BackendError(
-            f"the runtime crashed ({name})" + (f": {tail}" if tail else ""),
-            hint="a crash is a bug of onnxruntime; a lower optimisation level may avoid it",
-            slug="crashed",
+            f"the runtime gave no answer in {self.timeout:g} s and was stopped",
+            hint="a longer time limit, or a smaller input",
+            slug="timeout",
         )
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -245,6 +229,19 @@ def run_isolated(
     """
     with Worker(timeout=timeout, memory_mb=memory_mb) as worker:
         return worker.run(model, feeds, settings)
+
+
+def _obituary(code: int, words: str) -> BackendError:
+    """Why a worker ended, from its exit code and the last words on its standard error."""
+    if code == -getattr(signal, "SIGKILL", 9) or any(sign in words for sign in ("bad_alloc", "MemoryError")):
+        return BackendError("the runtime ran out of memory and was ended", slug="out-of-memory")
+    known = {item.value for item in signal.Signals}
+    name = signal.Signals(-code).name if -code in known else f"exit code {code}"
+    return BackendError(
+        f"the runtime crashed ({name})" + (f": {words}" if words else ""),
+        hint="a crash is a bug of onnxruntime; a lower optimisation level may avoid it",
+        slug="crashed",
+    )
 
 
 def _ports_from(rows: list[list[Any]]) -> tuple[Port, ...]:

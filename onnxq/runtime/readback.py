@@ -12,7 +12,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxq.runtime import delivery
-from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.runtime.session import open_session
+from onnxq.runtime.settings import SessionSettings
 from onnxq.runtime.traps import dequantize_of, find_slow, find_unfused, weight_dequantize
 
 KERNELS = frozenset(

@@ -15,23 +15,10 @@ import onnx_ir as ir
 
 from onnxq.errors import BackendError
 from onnxq.runtime.delivery import deliver, discard, read, with_taps
+from onnxq.runtime.settings import PROVIDERS, SessionSettings
 from onnxq.runtime.tensors import array_of, dtype_of, ort_value_of, plain
 
-Level = Literal["disabled", "basic", "extended", "all"]
 Feeds = Mapping[str, Any]
-
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "webgpu": "WebGpuExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-}
 
 _LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
@@ -49,31 +36,6 @@ _EXCLUSIVE = (
     "onnxruntime, onnxruntime-gpu and onnxruntime-openvino exclude one another: keep one of them installed"
 )
 _NODE = re.compile(r"(?:node with name|Name:|Node:|Node,?) ?\(?['\"]?(?P<name>[^'\"\s),]+)")
-
-
-@dataclass(frozen=True)
-class SessionSettings:
-    """How a model is opened.
-
-    Attributes:
-        threads: Threads inside one operator; operators run one after the other. 0 lets the runtime choose.
-        level: How far the runtime optimises the graph; "all" is its own default, "disabled" runs it as it is.
-        provider: A short name of `PROVIDERS` or the runtime's own name of an execution provider.
-        disabled_optimizers: The runtime's graph transformers to leave out, e.g. ``"SkipLayerNormFusion"``.
-        config: Session configuration entries, e.g. ``("session.x64quantprecision", "1")``.
-        taps: Values of the main graph that become further outputs, by name.
-        profile_to: Folder that receives a trace of every operator run; None for no trace.
-        optimized_to: File that receives the graph as the runtime rewrote it; None for no file.
-    """
-
-    threads: int = 1
-    level: Level = "all"
-    provider: str = "cpu"
-    disabled_optimizers: tuple[str, ...] = ()
-    config: tuple[tuple[str, str], ...] = ()
-    taps: tuple[str, ...] = ()
-    profile_to: Path | None = None
-    optimized_to: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from onnxq.runtime.session import Feeds, Session, open_session
-from onnxq.runtime.worker import settings_from
+from onnxq.runtime.settings import from_fields
 
 _LEAST_RUNS = 5
 _MOST_RUNS = 20_000
@@ -29,7 +29,7 @@ def time_runs(
 
     Args:
         model: Path of the model.
-        settings: As `onnxq.runtime.worker.settings_to` gives them.
+        settings: As `onnxq.runtime.settings.to_fields` gives them.
         feeds: An array for each input.
         seconds: How long to measure; the warm-up takes a third of it on top, and at least two runs.
         cpus: Processors this process keeps to; any if empty.
@@ -40,7 +40,7 @@ def time_runs(
     if cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
     start = time.perf_counter_ns()
-    session = open_session(model, settings_from(settings))
+    session = open_session(model, from_fields(settings))
     load_ms = (time.perf_counter_ns() - start) / 1e6
     gc.collect()
     gc.disable()
@@ -59,7 +59,7 @@ def trace_runs(
         the optimised graph, us.
     """
     with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
-        session = open_session(model, replace(settings_from(settings), profile_to=Path(folder)))
+        session = open_session(model, replace(from_fields(settings), profile_to=Path(folder)))
         for _ in range(runs + 1):
             session.run(feeds)
         events = json.loads(Path(session.native.end_profiling()).read_text())

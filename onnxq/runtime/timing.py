@@ -22,9 +22,9 @@ from onnxq.runtime.delivery import deliver, discard
 from onnxq.runtime.feeds import Shapes, feeds_for
 from onnxq.runtime.isolate import Worker
 from onnxq.runtime.machine import processors_for
-from onnxq.runtime.session import Feeds, SessionSettings
+from onnxq.runtime.session import Feeds
+from onnxq.runtime.settings import SessionSettings, to_fields
 from onnxq.runtime.stopwatch import time_runs, trace_runs
-from onnxq.runtime.worker import settings_to
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def profile(
     with _file_of(model) as path:
         given = _feeds_of(path, settings, feeds, shapes, timeout)
         with Worker(timeout=timeout) as worker:
-            arguments = {"model": path, "settings": settings_to(settings), "feeds": dict(given), "runs": runs}
+            arguments = {"model": path, "settings": to_fields(settings), "feeds": dict(given), "runs": runs}
             entries = worker.call(trace_runs, **arguments)
     return _profile_of(entries, runs + 1)
 
@@ -163,7 +163,7 @@ def _time_in_fresh_process(
         found: dict[str, Any] = worker.call(
             time_runs,
             model=path,
-            settings=settings_to(settings),
+            settings=to_fields(settings),
             feeds=dict(feeds),
             seconds=seconds,
             cpus=processors_for(settings.threads),

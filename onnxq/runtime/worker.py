@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 
 from onnxq.errors import BackendError, OnnxqError
 from onnxq.runtime.frames import read_frame, write_frame
-from onnxq.runtime.session import Session, SessionSettings, import_onnxruntime, open_session
+from onnxq.runtime.session import Session, import_onnxruntime, open_session
+from onnxq.runtime.settings import from_fields
 
 _OUT_OF_MEMORY = ("bad_alloc", "failed to allocate", "out of memory", "cannot allocate", "bfcarena")
 
@@ -29,7 +30,7 @@ class Desk:
 
     def open(self, model: str | bytes, settings: dict[str, Any]) -> dict[str, Any]:
         """Open a model; the number of the session and its ports."""
-        session = open_session(model, settings_from(settings))
+        session = open_session(model, from_fields(settings))
         number, self._next = self._next, self._next + 1
         self._sessions[number] = session
         ports = {"inputs": session.inputs, "outputs": session.outputs}
@@ -49,23 +50,6 @@ class Desk:
         module, _, name = function.partition(":")
         found: Callable[..., Any] = getattr(importlib.import_module(module), name)
         return found(**arguments)
-
-
-def settings_to(settings: SessionSettings) -> dict[str, Any]:
-    """Settings as a tree that a frame carries."""
-    fields = dict(vars(settings))
-    for name in ("profile_to", "optimized_to"):
-        fields[name] = None if fields[name] is None else str(fields[name])
-    return fields
-
-
-def settings_from(fields: dict[str, Any]) -> SessionSettings:
-    """The inverse of `settings_to`."""
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    fields["config"] = tuple((key, value) for key, value in fields.get("config", ()))
-    for name in ("profile_to", "optimized_to"):
-        fields[name] = None if fields.get(name) is None else Path(fields[name])
-    return SessionSettings(**fields)
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
