@@ -16,6 +16,7 @@ from onnxq.ir.walk import (
     last_dim,
     producer,
     rank_of,
+    root_of,
 )
 
 
@@ -71,13 +72,14 @@ def uses_through(value: ir.Value, channels: int | None = None) -> list[Use]:
 
 
 def source_of(value: ir.Value, channels: int | None = None) -> ir.Value:
-    """The value that `value` is a transparent copy of: the way back of `uses_through`."""
+    """The value that `value` is a transparent copy of: the way back of `uses_through`, short of constants."""
     size = channels if channels is not None else last_dim(value)
     while True:
         node = value.producer()
-        if node is None or not node.inputs or node.inputs[0] is None or not keeps_channels(node, size):
+        before = input_of(node, 0) if node is not None and keeps_channels(node, size) else None
+        if before is None or root_of(before) is not None:  # rows of a table are not the table
             return value
-        value = node.inputs[0]
+        value = before
 
 
 def through_casts(value: ir.Value) -> ir.Value:
@@ -127,8 +129,8 @@ def _casts_floats(node: ir.Node) -> bool:
 
 
 def _cast(node: ir.Node, data: ir.Value, channels: int | None) -> bool:
-    # An unknown input type is not proof of a float.
-    return data.dtype is not None and _casts_floats(node)
+    """Everything followed here is a float, so an input of unknown type is one too."""
+    return _casts_floats(node)
 
 
 def _dropout(node: ir.Node, data: ir.Value, channels: int | None) -> bool:

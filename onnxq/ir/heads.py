@@ -1,0 +1,138 @@
+"""From the operands of an attention product up to the linear layers they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from onnxq.ir.flow import reshape_end, through_casts
+from onnxq.ir.linear import Linear, linear_giving
+from onnxq.ir.norm import Norm, find_norm
+from onnxq.ir.walk import input_of, is_op, last_dim, producer, root_of, scalar_of
+
+_SEARCH_LIMIT = 200
+_FIRST_INPUT = frozenset(
+    {
+        "Cast",
+        "Dropout",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Neg",
+        "Pad",
+        "Reshape",
+        "RotaryEmbedding",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+_ALL_INPUTS = frozenset({"Add", "Concat", "Div", "Mul", "Sub", "Where"})
+_COMPUTED_FACTORS = ("Sqrt", "Div", "Reciprocal", "Pow")
+
+
+@dataclass
+class Origin:
+    """Where queries, keys or values come from.
+
+    Attributes:
+        linears: The linear layers found, by node: one, for anything that can be rewritten.
+        nodes: The nodes between.
+        scale: The product of the constant factors on the way; None if a factor is computed.
+        is_cached: Whether a graph input is put in front of the computed part.
+    """
+
+    linears: dict[ir.Node, Linear] = field(default_factory=dict)
+    nodes: dict[ir.Node, None] = field(default_factory=dict)
+    scale: float | None = 1.0
+    is_cached: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many linear layers were found."""
+        return len(self.linears)
+
+    @property
+    def linear(self) -> Linear | None:
+        """The linear layer, if it is exactly one."""
+        return next(iter(self.linears.values())) if self.count == 1 else None
+
+    @property
+    def is_rotary(self) -> bool:
+        """Whether positions turn the channels: the operator, or halves swapped, one negated, and joined."""
+        names = {node.op_type for node in self.nodes}
+        return "RotaryEmbedding" in names or ("Concat" in names and not names.isdisjoint({"Neg", "Sub"}))
+
+
+def trace_origin(value: ir.Value) -> Origin:
+    """Follow an operand of an attention product up to linear layers.
+
+    Passes what splits, joins, repeats and rearranges heads, factors, rotary positions, norms of queries and
+    keys, and caches. Only data is followed: not the shape that a Reshape computes, not the angles that a
+    product reads.
+    """
+    origin = Origin()
+    pending = [value]
+    while pending and len(origin.nodes) < _SEARCH_LIMIT:
+        current = pending.pop(0)
+        linear = linear_giving(current)
+        node = current.producer()
+        if linear is not None:
+            origin.linears[linear.node] = linear
+        elif node is not None and node not in origin.nodes:
+            pending += _data_inputs(node, origin)
+    return origin
+
+
+def head_size(value: ir.Value, origin: Origin) -> int | None:
+    """Channels of one head: the queries' own last axis, or that of the Reshape behind the linear layer."""
+    known = last_dim(value)
+    if known is not None and len(value.shape or ()) == 4:
+        return known
+    for node in origin.nodes:
+        source = input_of(node, 0)
+        if is_op(node, "Reshape") and source is not None and linear_giving(source) is not None:
+            sizes = reshape_end(node)
+            return sizes[-1] if len(sizes) > 1 else None
+    return None
+
+
+def _data_inputs(node: ir.Node, origin: Origin) -> list[ir.Value]:
+    """The inputs to follow, with the node noted in `origin`; none where the way ends."""
+    norm = find_norm(node)
+    if isinstance(norm, Norm):
+        origin.nodes[node] = None
+        return [norm.input]
+    if node.op_type in _FIRST_INPUT and (is_op(node, node.op_type) or node.op_type == "RotaryEmbedding"):
+        origin.nodes[node] = None
+        return [value for value in node.inputs[:1] if value is not None]
+    if not is_op(node, *_ALL_INPUTS):
+        return []
+    origin.nodes[node] = None
+    if node.op_type in ("Mul", "Div"):
+        _note_factor(node, origin)
+    followed = [value for value in node.inputs if value is not None and root_of(value) is None]
+    if node.op_type == "Concat":
+        origin.is_cached = origin.is_cached or any(value.is_graph_input() for value in followed)
+    return followed
+
+
+def _note_factor(node: ir.Node, origin: Origin) -> None:
+    """Multiply a constant factor into the scale, or note that one is computed."""
+    for value in node.inputs:
+        scalar = scalar_of(value)
+        if scalar is not None and origin.scale is not None:
+            origin.scale *= 1 / scalar[0] if node.op_type == "Div" else scalar[0]
+        elif _is_computed_factor(value):
+            origin.scale = None
+
+
+def _is_computed_factor(value: ir.Value | None) -> bool:
+    """Whether `value` is a root or quotient, as a scale made of a Shape is, and no normalised value."""
+    node = producer(through_casts(value), *_COMPUTED_FACTORS) if value is not None else None
+    return node is not None and not isinstance(find_norm(node), Norm)
