@@ -15,9 +15,8 @@ from onnxq.calibration.cache import Cache, cache_key
 from onnxq.calibration.source import DataSource
 from onnxq.calibration.taps import MEMORY, Report, Sighting, Targets, find_targets, observe
 from onnxq.errors import CalibrationError
-from onnxq.statistics import Statistic, Statistics, TensorStatistics, TokenExtremes
+from onnxq.statistics import TOKEN_CAP, Statistic, Statistics, TensorStatistics, TokenExtremes
 
-_PENDING = 64
 _BY_CHANNEL = frozenset({Statistic.CHANNEL_EXTREMES, Statistic.SECOND_MOMENTS})
 _MASKED = "holds constants of an attention mask, which are no data"
 _RAGGED = "has a last axis of varying length, so it has no channels"
@@ -126,7 +125,7 @@ class _Gathering:
         self._total = seen if self._total is None else self._total.merge(seen)
         if Statistic.TOKEN_EXTREMES in self.kinds:
             self._tokens.append(TokenExtremes.of(sighting.tokens, sighting.key))
-            if len(self._tokens) >= _PENDING:
+            if sum(part.low.size for part in self._tokens[1:]) >= TOKEN_CAP:
                 self._tokens = [TokenExtremes.joined(self._tokens)]
 
     def result(self) -> TensorStatistics:

@@ -28,7 +28,7 @@ HIGHEST = 25
 
 @dataclass(frozen=True, eq=False)
 class ExactSum(EqualByFields):
-    """A sum of float64 arrays of one shape, exact to at least 40 bits below its largest term.
+    """A sum of float64 arrays of one shape, exact to at least 40 bits below its largest term, or to 2**-1000.
 
     Attributes:
         level: Place of the leading digit: `lead` counts units of ``2**(40 * level)``.

@@ -17,7 +17,7 @@ from onnxq.statistics.equality import EqualByFields
 Floats = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.uint64]
 
-TOKEN_CAP = 65_536
+TOKEN_CAP = 16_384
 """Tokens that `TokenExtremes` keeps of one value; all of them up to here, a fixed sample beyond."""
 
 
@@ -114,8 +114,12 @@ class TokenExtremes(EqualByFields):
 
 
 def _least_keys(low: Floats, high: Floats, keys: Keys, count: int) -> TokenExtremes:
-    # Equal keys come from equal samples; ordering them by content leaves no choice to chance.
-    order = np.lexsort((high, low, keys))[:TOKEN_CAP]
+    order = np.argsort(keys, kind="stable")
+    ascending = keys[order]
+    if (ascending[1:] == ascending[:-1]).any():
+        # Equal keys come from equal samples; ordering them by content leaves no choice to chance.
+        order = np.lexsort((high, low, keys))
+    order = order[:TOKEN_CAP]
     return TokenExtremes(low[order], high[order], keys[order], count)
 
 

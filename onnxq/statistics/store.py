@@ -37,12 +37,16 @@ _CLASSES = {
     )
 }
 _BROKEN = (
-    ValueError,
-    KeyError,
-    TypeError,
+    AttributeError,  # one array in place of an archive
     EOFError,
+    KeyError,
     MemoryError,
+    NotImplementedError,  # a compression that zipfile does not know
+    OSError,  # a place outside the file
     OverflowError,
+    RuntimeError,  # an encrypted archive
+    TypeError,
+    ValueError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -86,20 +90,21 @@ def read(path: Path) -> Statistics:
         CalibrationError: No such file, or its content is damaged or not ours.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise TypeError("a single array")
-            return _unpack(archive)
+        file = path.open("rb")
     except OSError as error:
         raise CalibrationError(
             f"cannot read statistics from {path}: {error}", slug="no-statistics"
         ) from error
-    except _BROKEN as error:
-        raise CalibrationError(
-            f"{path} does not hold statistics: {error}",
-            hint="make them again with `onnxq calibrate MODEL --calib DATA -o STATS`",
-            slug="corrupt-statistics",
-        ) from error
+    with file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                return _unpack(archive)
+        except _BROKEN as error:
+            raise CalibrationError(
+                f"{path} does not hold statistics: {error}",
+                hint="make them again with `onnxq calibrate MODEL --calib DATA -o STATS`",
+                slug="corrupt-statistics",
+            ) from error
 
 
 def _unpack(archive: Mapping[str, npt.NDArray[Any]]) -> Statistics:

@@ -1,0 +1,73 @@
+"""Extremes per channel and per token."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from onnxq.statistics import TOKEN_CAP, ChannelExtremes, TokenExtremes, extremes
+
+floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
+samples = st.lists(
+    st.integers(0, 6).flatmap(lambda size: arrays.arrays(np.float32, (size, 3), elements=floats)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(samples)
+def test_channels_of_parts_equal_channels_of_the_whole(parts: list[np.ndarray]) -> None:
+    merged = reduce(ChannelExtremes.merge, map(ChannelExtremes.of, parts))
+    assert merged == ChannelExtremes.of(np.concatenate(parts))
+    whole = np.concatenate(parts)
+    if len(whole):
+        assert (merged.low == whole.min(axis=0)).all()
+        assert (merged.magnitude == np.abs(whole).max(axis=0)).all()
+
+
+def test_channels_of_another_number_do_not_merge() -> None:
+    with pytest.raises(ValueError, match="3 channels"):
+        ChannelExtremes.of(np.ones((1, 3))).merge(ChannelExtremes.of(np.ones((1, 4))))
+
+
+@given(samples, st.randoms(use_true_random=False))
+def test_tokens_under_the_cap_are_all_there(parts: list[np.ndarray], random: object) -> None:
+    found = [TokenExtremes.of(part, sample=number * 31) for number, part in enumerate(parts)]
+    merged = reduce(TokenExtremes.merge, found)
+    whole = np.concatenate(parts)
+    assert merged.complete
+    assert np.sort(merged.high).tolist() == np.sort(whole.max(axis=1)).tolist()
+    assert np.sort(merged.low).tolist() == np.sort(whole.min(axis=1)).tolist()
+    random.shuffle(found)  # type: ignore[attr-defined]
+    assert reduce(TokenExtremes.merge, found) == merged
+
+
+def test_over_the_cap_the_sample_is_the_same_in_any_order_and_fair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extremes, "TOKEN_CAP", 500)
+    rng = np.random.default_rng(0)
+    parts = [TokenExtremes.of(rng.normal(size=(64, 4)) + number, sample=number) for number in range(100)]
+    straight = reduce(TokenExtremes.merge, parts)
+    shuffled = [parts[index] for index in rng.permutation(100)]
+    assert reduce(TokenExtremes.merge, shuffled) == straight
+    assert TokenExtremes.joined(shuffled) == straight
+    assert straight.low.size == 500
+    assert straight.count == 6400
+    assert not straight.complete
+    # Sample k lies around k: a fair draw has about as many tokens of the first half as of the second.
+    assert 180 < (straight.high < 50).sum() < 320
+
+
+def test_copies_of_a_sample_leave_nothing_to_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extremes, "TOKEN_CAP", 5)
+    one, two = (TokenExtremes.of(np.full((4, 2), value), sample=7) for value in (1.0, 2.0))
+    assert one.merge(two) == two.merge(one)
+
+
+def test_a_cap_of_the_right_size() -> None:
+    many = TokenExtremes.of(np.zeros((TOKEN_CAP + 1, 1)))
+    assert many.low.size == TOKEN_CAP

@@ -1,0 +1,44 @@
+"""Sums of products."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+import pytest
+
+from onnxq.statistics import RawMoments, SecondMoments
+
+
+def parts_of(seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [
+        (rng.standard_t(4, size=(rng.integers(1, 40), 5)) * 10 ** rng.uniform(-4, 4)).astype(np.float32)
+        for _ in range(20)
+    ]
+
+
+def test_second_moments_equal_the_product_of_all_tokens() -> None:
+    parts = parts_of(0)
+    whole = np.concatenate(parts).astype(np.float64)
+    merged = reduce(SecondMoments.merge, map(SecondMoments.of, parts))
+    np.testing.assert_allclose(merged.gram, whole.T @ whole, rtol=1e-11, atol=0)
+    np.testing.assert_allclose(merged.mean, whole.mean(axis=0), rtol=1e-9)
+    assert merged.count == len(whole)
+    assert reduce(SecondMoments.merge, map(SecondMoments.of, parts[::-1])) == merged
+
+
+def test_raw_moments_give_kurtosis_and_infinity_norm() -> None:
+    parts = parts_of(1)
+    whole = np.concatenate(parts).astype(np.float64)
+    merged = reduce(RawMoments.merge, map(RawMoments.of, parts))
+    central = whole - whole.mean()
+    assert merged.mean == pytest.approx(whole.mean(), rel=1e-9)
+    assert merged.variance == pytest.approx(whole.var(), rel=1e-9)
+    assert merged.kurtosis == pytest.approx((central**4).mean() / whole.var() ** 2, rel=1e-9)
+    assert merged.infinity_norm == pytest.approx(np.mean([np.abs(part).max() for part in parts]))
+    assert reduce(RawMoments.merge, map(RawMoments.of, parts[::-1])) == merged
+
+
+def test_a_constant_has_no_kurtosis() -> None:
+    assert np.isnan(RawMoments.of(np.zeros(5)).kurtosis)
