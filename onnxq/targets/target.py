@@ -3,9 +3,10 @@
 From the GEMM dispatch of ONNX Runtime's MLAS (``core/mlas/lib/platform.cpp``) and measurements on its CPU
 provider. A target says what to emit; whether a linear really got its kernel is confirmed after emission.
 
-The smallest sizes of x86-vnni were measured (Zen 4, one thread, QuantizeLinear counted): at K = N = 64 INT8
-takes as long as float for 16 rows and 0.65 of it for 128; a single row needs K = N = 256. At 32 it gains little,
-since QuantizeLinear and the call cost about 1.5 us. Those of the other processors are estimates.
+The smallest sizes of x86-vnni were measured (Zen 4, one thread, QuantizeLinear counted): at K = N = 64
+INT8 takes as long as float for 16 rows and 0.65 of it for 128; a single row needs K = N = 256. At 32 it
+gains little, since QuantizeLinear and the call cost about 1.5 us. Those of the other processors are
+estimates.
 """
 
 from __future__ import annotations
