@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from onnxq.recipe.spec import options_of
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
 def describe_pass(kind: type[AnyPass]) -> PassPage:
     """Law, promise, needs and options of a pass class."""
+    text = _text(kind)
     return PassPage(
         name=kind.name,
-        law=_law(kind),
-        text=inspect.cleandoc(kind.__doc__ or ""),
+        law=" ".join(text.partition("\n\n")[0].split()),
+        text=text,
         contract=kind.contract.value,
         statistics=tuple(sorted(statistic.value for statistic in kind.needs.statistics)),
         opset=kind.needs.opset,
@@ -28,10 +30,10 @@ def describe_pass(kind: type[AnyPass]) -> PassPage:
     )
 
 
-def _law(kind: type[AnyPass]) -> str:
-    """The first paragraph of the docstring, on one line."""
-    first, _, _ = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")
-    return " ".join(first.split())
+def _text(kind: type[AnyPass]) -> str:
+    """The docstring that states the law: that of the file, or else that of the class."""
+    written = [inspect.cleandoc(each.__doc__ or "") for each in (sys.modules[kind.__module__], kind)]
+    return next((text for text in written if "=>" in text), written[1])
 
 
 def _options(kind: type[AnyPass]) -> tuple[OptionRow, ...]:

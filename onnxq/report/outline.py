@@ -102,16 +102,8 @@ def _compared(result: CompareResult) -> Outline:
 
 @outline.register
 def _benched(result: BenchResult) -> Outline:
-    fastest = max(
-        (row for row in result.timings if row.ratio), key=lambda row: row.ratio or 0.0, default=None
-    )
-    told = (
-        f"{fastest.model} runs at {figures.ratio(fastest.ratio)} the speed of the first"
-        if fastest
-        else "Times"
-    )
     note = f"{machine_line(result.machine)} · {result.provider} · {result.rounds} processes a model, in turns"
-    return Outline(told, (latency_sheet(result.timings, note),), result.hints)
+    return Outline(_fastest(result.timings), (latency_sheet(result.timings, note),), result.hints)
 
 
 @outline.register
@@ -216,6 +208,14 @@ def headline(report: Report) -> str:
     before, after = report.before.size_bytes, report.after.size_bytes
     told.append(f"{figures.size(before)} → {figures.size(after)}")
     return ", ".join(part for part in told if part)
+
+
+def _fastest(timings: Sequence[Timing]) -> str:
+    rivals = [row for row in timings if row.ratio is not None]
+    if rivals:
+        best = max(rivals, key=lambda row: row.ratio or 0.0)
+        return f"{best.model} runs at {figures.ratio(best.ratio)} the speed of {timings[0].model}"
+    return ", ".join(f"{figures.milliseconds(row.median_ms)} at {row.shape}" for row in timings)
 
 
 def _speed(timings: Sequence[Timing]) -> str:

@@ -36,7 +36,7 @@ CASES = [
         results.BenchResult(
             MACHINE, (Timing("a", "x=1", 2, 1, 1, 0), Timing("b", "x=1", 2, 0.4, 0.5, 0, 2.0)), 5, "cpu"
         ),
-        "b runs at 2.00x the speed of the first",
+        "b runs at 2.00x the speed of a",
         "0.500 ms",
     ),
     (

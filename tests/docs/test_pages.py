@@ -1,0 +1,49 @@
+"""What the pages tell people to type exists, and the Python on them runs."""
+
+import sys
+import types
+
+import click
+import pytest
+
+from onnxq.cli.program import program
+from tests.docs.blocks import PAGES, ROOT, blocks, commands
+
+
+@pytest.mark.parametrize("page", [page for page in ("CONTRIBUTING.md",) if page in PAGES])
+def test_python_blocks_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("page_under_test")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    found = blocks(page, "python")
+    assert found
+    for number, code in enumerate(found):
+        exec(compile(code, f"{page}, block {number}", "exec"), module.__dict__)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_compile(page: str) -> None:
+    for number, code in enumerate(blocks(page, "python")):
+        compile(code, f"{page}, block {number}", "exec")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_their_options_exist(page: str) -> None:
+    for words in commands(page):
+        if len(words) < 2 or not words[1].isalpha():
+            continue
+        verb = program.commands.get(words[1])
+        assert verb is not None, f"{page}: {' '.join(words)}"
+        known = {option for param in verb.params if isinstance(param, click.Option) for option in param.opts}
+        told = {word.split("=")[0].strip("[]") for word in words[2:] if word.strip("[").startswith("-")}
+        assert told <= {*known, "--help"}, f"{page}: {' '.join(words)}"
+
+
+def test_some_commands_are_found() -> None:
+    assert ["onnxq", "doctor", "--json"] in commands("CONTRIBUTING.md")
+
+
+def test_the_licence_is_whole() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert text.count("\n") > 195
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
