@@ -8,6 +8,7 @@ from tests.architecture.sources import imports_of, modules
 
 # From the outside in. Packages on one line are siblings, which do not import each other.
 LAYERS = (
+    ("__main__",),
     ("cli",),
     ("api",),
     ("demo",),
