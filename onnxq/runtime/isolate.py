@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +47,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._words: BinaryIO | None = None
         self._lock = threading.Lock()
+        self._forgotten: list[int] = []
         self.generation = 0  # how many processes have come and gone; a session belongs to one of them
 
     def __enter__(self) -> Self:
@@ -93,10 +95,16 @@ class Worker:
             OnnxqError: What the call raised there.
         """
         with self._lock:
-            answer = self._exchange([verb, arguments])
+            forgotten, self._forgotten = self._forgotten, []
+            answer = self._exchange([verb, arguments, forgotten])
         if "error" in answer:
             raise _error_from(answer["error"])
         return answer["result"]
+
+    def forget(self, generation: int, number: int) -> None:
+        """Let go of a session with the next call; safe to be called from a finalizer."""
+        if generation == self.generation:
+            self._forgotten.append(number)
 
     def close(self) -> None:
         """End the worker."""
@@ -104,6 +112,7 @@ class Worker:
         if process is None:
             return
         self.generation += 1
+        self._forgotten = []
         process.kill()
         process.wait()
         for stream in (process.stdin, process.stdout, self._words):
@@ -188,6 +197,7 @@ class IsolatedSession:
         self._number: int = opened["number"]
         self.inputs = _ports_from(opened["inputs"])
         self.outputs = _ports_from(opened["outputs"])
+        self._end = weakref.finalize(self, worker.forget, self._generation, self._number)
 
     def __enter__(self) -> Self:
         return self
@@ -199,6 +209,8 @@ class IsolatedSession:
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once; as `onnxq.runtime.Session.run`."""
+        if not self._end.alive:
+            raise BackendError("this session is closed", slug="closed")
         if self._generation != self._worker.generation:
             raise BackendError("the worker that held this session has ended", slug="crashed")
         names = None if outputs is None else list(outputs)
@@ -208,9 +220,8 @@ class IsolatedSession:
         return found
 
     def close(self) -> None:
-        """Let the worker forget the session."""
-        if self._generation == self._worker.generation:
-            self._worker.ask("close", {"number": self._number})
+        """Let the worker forget the session, at its next call."""
+        self._end()
 
 
 def run_isolated(

@@ -41,9 +41,10 @@ class Desk:
         """Run a session once."""
         return self._sessions[number].run(feeds, outputs)
 
-    def close(self, number: int) -> None:
-        """Forget a session."""
-        self._sessions.pop(number, None)
+    def forget(self, numbers: list[int]) -> None:
+        """Let go of sessions that the parent needs no more."""
+        for number in numbers:
+            self._sessions.pop(number, None)
 
     def call(self, function: str, arguments: dict[str, Any]) -> Any:
         """Call a function named as ``"module:function"`` with keyword arguments."""
@@ -57,9 +58,10 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
     desk = Desk()
     while True:
         try:
-            verb, arguments = read_frame(source)
+            verb, arguments, forgotten = read_frame(source)
         except EOFError:
             return
+        desk.forget(forgotten)
         try:
             answer = {"result": getattr(desk, verb)(**arguments)}
         except Exception as error:

@@ -33,6 +33,20 @@ def test_one_process_serves_many_sessions():
         assert first.inputs[0].dtype == np.float32
 
 
+def test_sessions_that_nobody_holds_are_let_go():
+    with Worker() as worker:
+        kept = worker.open(graphs.relu())
+        closed = worker.open(graphs.relu())
+        closed.close()
+        worker.open(graphs.relu())  # dropped at once
+        kept.run({"x": X})
+        with pytest.raises(BackendError, match="session is closed"):
+            closed.run({"x": X})
+        with pytest.raises(BackendError, match="KeyError"):
+            worker.ask("run", {"number": 3, "feeds": {"x": X}, "outputs": None})
+        assert set(kept.run({"x": X})) == {"y"}
+
+
 def test_every_kind_of_value_crosses_the_pipe():
     values = {
         "none": None,
