@@ -25,14 +25,12 @@ _CHUNK = 1 << 26
 class Draft:
     """A file that is being written under a temporary name, and the SHA-256 of what is in it so far."""
 
-    def __init__(self, path: Path, mode: int | None) -> None:
+    def __init__(self, path: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         self.path = path
         self.size = 0
         self._digest = hashlib.sha256()
         self._descriptor: int | None = os.open(path, flags, 0o666)
-        if mode is not None:
-            os.chmod(path, mode)
 
     def write(self, data: memoryview | bytes) -> None:
         """Append `data`."""
@@ -97,8 +95,12 @@ class Commit:
     def draft(self) -> Draft:
         """A new file beside the target, with the permissions of the file it will replace."""
         name = f".{self._target.name}.{secrets.token_hex(4)}.onnxq-draft"
-        draft = Draft(self._folder / name, _mode_of(self._target))
+        draft = Draft(self._folder / name)
         self._drafts.append(draft)
+        with suppress(OSError):  # no file to take them from, or a file system that has none
+            status = os.lstat(self._target)
+            if stat.S_ISREG(status.st_mode):
+                os.chmod(draft.path, stat.S_IMODE(status.st_mode))
         return draft
 
     def data_name(self, data: Draft) -> str:
@@ -132,12 +134,3 @@ def _wait_for_lock(folder: int) -> None:
         import fcntl
 
         fcntl.flock(folder, fcntl.LOCK_EX)
-
-
-def _mode_of(target: Path) -> int | None:
-    """Permission bits of a file that is about to be replaced."""
-    try:
-        status = os.lstat(target)
-    except FileNotFoundError:
-        return None
-    return stat.S_IMODE(status.st_mode) if stat.S_ISREG(status.st_mode) else None

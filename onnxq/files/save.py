@@ -16,6 +16,7 @@ from onnxq.errors import OutputError
 from onnxq.files.commit import Commit, Draft
 from onnxq.files.tensors import Site, bytes_of, sites, stand_ins
 
+_PROTOBUF_LIMIT = (2 << 30) - 1
 _INLINE_LIMIT = 3 << 29
 """Models with more bytes of weights get external data: 1.5 GiB leaves room for the graph below 2 GiB."""
 _SMALLEST_MOVED = 1024
@@ -97,15 +98,21 @@ def _serialize(model: ir.Model, location: str, offsets: dict[int, int]) -> bytes
         # A tensor of someone else's making may still point to a file; that reference would not hold here.
         return ir.Tensor(tensor.numpy(), tensor.dtype) if isinstance(tensor, ir.ExternalTensor) else None
 
+    if sum(site.tensor.nbytes for site in sites(model) if id(site.tensor) not in offsets) > _PROTOBUF_LIMIT:
+        raise _too_large()
     with stand_ins(model, replace):
         try:
             return bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
         except EncodeError as error:
-            raise OutputError(
-                "the model does not fit into the 2 GiB of one protobuf",
-                hint="Save it with external data.",
-                slug="over-2-gib",
-            ) from error
+            raise _too_large() from error
+
+
+def _too_large() -> OutputError:
+    return OutputError(
+        "the model does not fit into the 2 GiB of one protobuf",
+        hint="Save it with external data.",
+        slug="over-2-gib",
+    )
 
 
 def _external(tensor: ir.TensorProtocol, location: str, offset: int) -> ir.ExternalTensor:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import graphlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TypeAlias
 
 import onnx
@@ -22,6 +23,8 @@ from onnxq.files.external import DataFolder, Reference
 from onnxq.files.limits import Limits
 
 FunctionId: TypeAlias = tuple[str, str, str]
+Scopes: TypeAlias = tuple[set[str], ...]
+"""Names of values by graph, the outermost first."""
 
 
 def check_model(proto: onnx.ModelProto, folder: DataFolder, limits: Limits) -> None:
@@ -39,7 +42,7 @@ def check_model(proto: onnx.ModelProto, folder: DataFolder, limits: Limits) -> N
     """
     _check_header(proto)
     walk = _Walk(folder, limits)
-    walk.graph(proto.graph, "graph", frozenset(), 1)
+    walk.graph(proto.graph, "graph", (), 1)
     bodies: dict[FunctionId, _Body] = {}
     for function in proto.functions:
         name = _function_id(function)
@@ -83,9 +86,10 @@ class _Walk:
     folder: DataFolder
     limits: Limits
     bodies: list[_Body] = field(default_factory=lambda: [_Body()])
+    total_nodes: int = 0
     total_bytes: int = 0
 
-    def graph(self, graph: onnx.GraphProto, where: str, outer: frozenset[str], depth: int) -> None:
+    def graph(self, graph: onnx.GraphProto, where: str, outer: Scopes, depth: int) -> None:
         """Check one graph that can see the names `outer` of the graphs around it."""
         self.limits.check("max_nesting", depth, where)
         if graph.sparse_initializer:
@@ -103,8 +107,8 @@ class _Walk:
         for value in (*graph.input, *graph.output, *graph.value_info):
             _check_type(value.type, f"{where}: value {value.name!r}")
         local = [*(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)]
-        visible = self.nodes(graph.node, where, outer.union(local), depth)
-        _defined((value.name for value in graph.output), visible, f"{where}: output")
+        scopes = self.nodes(graph.node, where, local, outer, depth)
+        _defined((value.name for value in graph.output), scopes, f"{where}: output")
 
     def function(self, function: onnx.FunctionProto) -> _Body:
         """Check one function of the model."""
@@ -117,33 +121,31 @@ class _Walk:
         for attribute in function.attribute_proto:
             if attribute.HasField("g") or attribute.graphs:
                 raise _unsupported("graph-default", where, "a graph as a default", "")
-            self.attribute(attribute, where, frozenset(), 1)
-        visible = self.nodes(function.node, where, frozenset(function.input), 1)
-        _defined(function.output, visible, f"{where}: output")
+            self.attribute(attribute, where, (), 1)
+        scopes = self.nodes(function.node, where, function.input, (), 1)
+        _defined(function.output, scopes, f"{where}: output")
         return self.bodies[-1]
 
     def nodes(
-        self, nodes: Iterable[onnx.NodeProto], where: str, outer: frozenset[str], depth: int
-    ) -> frozenset[str]:
-        """Check the nodes of one graph, in any order; returns the names that are visible in it."""
-        nodes = list(nodes)
+        self, nodes: Sequence[onnx.NodeProto], where: str, local: Iterable[str], outer: Scopes, depth: int
+    ) -> Scopes:
+        """Check the nodes of one graph, in any order; returns the names that they can see."""
         self.bodies[-1].nodes += len(nodes)
-        self.limits.check("max_nodes", sum(body.nodes for body in self.bodies), where)
-        visible = outer.union(*(node.output for node in nodes))
+        self.total_nodes += len(nodes)
+        self.limits.check("max_nodes", self.total_nodes, where)
+        scopes = (*outer, set(chain(local, *(node.output for node in nodes))))
         for node in nodes:
             here = f"{where}: node {node.name or node.op_type!r}"
             calls = self.bodies[-1].calls
             calls[_callee(node)] = calls.get(_callee(node), 0) + 1
             _check_message(node, here)
-            _defined(node.input, visible, f"{here}: input")
+            _defined(node.input, scopes, f"{here}: input")
             _distinct((attribute.name for attribute in node.attribute), "attribute", here)
             for attribute in node.attribute:
-                self.attribute(attribute, f"{here}: attribute {attribute.name!r}", visible, depth)
-        return visible
+                self.attribute(attribute, f"{here}: attribute {attribute.name!r}", scopes, depth)
+        return scopes
 
-    def attribute(
-        self, attribute: onnx.AttributeProto, where: str, visible: frozenset[str], depth: int
-    ) -> None:
+    def attribute(self, attribute: onnx.AttributeProto, where: str, scopes: Scopes, depth: int) -> None:
         """Check one attribute and all it holds."""
         if attribute.type == onnx.AttributeProto.UNDEFINED:
             raise InvalidModel(f"{where} has no type", slug="untyped-attribute")
@@ -160,9 +162,9 @@ class _Walk:
         if sparse:
             raise _unsupported("sparse-attribute", where, "sparse tensors", "Store it dense.")
         if attribute.HasField("g"):
-            self.graph(attribute.g, where, visible, depth + 1)
+            self.graph(attribute.g, where, scopes, depth + 1)
         for graph in attribute.graphs:
-            self.graph(graph, where, visible, depth + 1)
+            self.graph(graph, where, scopes, depth + 1)
         for type_proto in (*([attribute.tp] if attribute.HasField("tp") else []), *attribute.type_protos):
             _check_type(type_proto, where)
 
@@ -282,10 +284,10 @@ def _distinct(names: Iterable[str], what: str, where: str) -> None:
         seen.add(name)
 
 
-def _defined(names: Iterable[str], visible: frozenset[str], where: str) -> None:
+def _defined(names: Iterable[str], scopes: Scopes, where: str) -> None:
     """Refuse a name that nothing produces."""
     for name in names:
-        if name and name not in visible:
+        if name and not any(name in scope for scope in reversed(scopes)):
             raise InvalidModel(f"{where} {name!r} is produced by nothing", slug="undefined-value")
 
 

@@ -1,6 +1,5 @@
 import hashlib
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -31,14 +30,6 @@ def opened():
     OPENED = []
     yield OPENED
     OPENED = None
-
-
-@pytest.fixture(autouse=True)
-def never_hang():
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
 
 
 @pytest.fixture
