@@ -68,14 +68,13 @@ class FeedReader:
         target = next(wanted, None)
         if target is None:
             return
-        for index, feed in enumerate(self.produce()):
+        for index, arrays in enumerate(_start(self.produce, self.origin)):
             if index != target:
                 continue
-            arrays = _arrays_of(feed, f"{self.origin}, feed {index}")
             if self.digests and digest_of(arrays) != self.digests[index]:
                 raise self._changed()
             yield arrays
-            del feed, arrays
+            del arrays
             target = next(wanted, None)
             if target is None:
                 return
@@ -168,9 +167,9 @@ def open_feeds(
 
 
 def _start(
-    produce: Callable[[], Iterable[Mapping[str, Any]]], origin: str, limit: int | None
-) -> Iterator[Mapping[str, Any]]:
-    """The feeds of a first reading; whatever the user's code raises becomes an error that names it."""
+    produce: Callable[[], Iterable[Mapping[str, Any]]], origin: str, limit: int | None = None
+) -> Iterator[dict[str, Array]]:
+    """The feeds, from the first; whatever the user's code raises becomes an error that names it."""
     try:
         for index, feed in enumerate(islice(produce(), limit)):
             yield _arrays_of(feed, f"{origin}, feed {index}")
