@@ -146,6 +146,21 @@ class Edit:
             _lend(old, new)
         self._drop_unread([old])
 
+    def rename(self, value: ir.Value, name: str) -> None:
+        """Give `value` another name (made unique), because it holds other numbers from now on.
+
+        Names key calibration statistics: a tensor that is scaled must not be looked up under its old name.
+
+        Raises:
+            ValueError: `value` is an input or output of its graph, whose name belongs to the caller.
+        """
+        if value.is_graph_input() or value.is_graph_output():
+            raise ValueError(f"{value.name!r} is an input or output of its graph; its name is not ours")
+        old = value.name
+        self._release(old)
+        _rename(value, self.unique(name))
+        self._note("rename", value.producer(), f"{old} to {value.name}")
+
     def set_attribute(self, node: ir.Node, name: str, value: Any) -> None:
         """Set one attribute of `node`; None takes it away."""
         if value is None:
@@ -266,6 +281,8 @@ class Edit:
         inside = [inner for subgraph in _subgraphs_of(node) for inner in subgraph.all_nodes()]
         read = [value for reader in (node, *inside) for value in reader.inputs if value is not None]
         graph.remove(node, safe=True)
+        for out in node.outputs:
+            self._release(out.name)
         for inner in inside:  # what a subgraph captured is read by one less
             for index in range(len(inner.inputs)):
                 inner.replace_input_with(index, None)
@@ -299,6 +316,11 @@ class Edit:
         else:  # in front of everything, where any reader can see it
             first = next(iter(graph), None)
             graph.insert_before(first, producer) if first is not None else graph.append(producer)
+
+    def _release(self, name: str | None) -> None:
+        """Let `name` be given again, now that its value has gone or is called otherwise."""
+        self._names.discard(name or "")
+        self._numbers.pop(name or "", None)
 
     def _note(self, action: str, node: ir.Node | None, detail: str) -> None:
         self.changes.append(Change(self.owner, action, label_of(node) if node is not None else "", detail))

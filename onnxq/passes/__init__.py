@@ -25,8 +25,10 @@ _MODULES = {
     "drop-unused": "onnxq.passes.clean.drop_unused:DropUnused",
     "fold-gamma": "onnxq.passes.migrate.fold_gamma:FoldGamma",
     "shift-scale": "onnxq.passes.migrate.shift_scale:ShiftScale",
+    "insert-scale": "onnxq.passes.migrate.insert_scale:InsertScale",
     "quantize-embeddings": "onnxq.passes.quantize.embeddings:QuantizeEmbeddings",
     "quantize-linears": "onnxq.passes.quantize.linears:QuantizeLinears",
+    "sum-before-norm": "onnxq.passes.layout.sum_before_norm:SumBeforeNorm",
 }
 
 

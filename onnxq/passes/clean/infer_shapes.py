@@ -4,12 +4,11 @@ Nothing is computed differently: only the descriptions of values inside the grap
 in, and unknown or symbolic dimensions are made numbers where a number follows. Inputs and outputs of the
 model stay as they are said. A model that onnx's inference cannot follow, or contradicts, stays as it is.
 
-The inference is `onnx.shape_inference`, through onnx-ir, which keeps weights out of it.
+The inference is `onnx.shape_inference`. onnx-ir's pass around it is not used: it takes sequences for tensors.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,6 +17,9 @@ import onnx_ir as ir
 
 from onnxq.contract import Contract, Examples, ModelPass
 from onnxq.passes.clean.evidence import evidence, graph
+
+_WORTH_READING = 1024
+"""Bytes of an initializer up to which it may be a shape, axes, or indices that inference follows."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,10 @@ class InferShapes(ModelPass):
     def transform(self, model: ir.Model) -> ir.Model:
         """`model` itself, described better."""
         inferred = _inferred(model.clone())
-        public = {*model.graph.inputs, *model.graph.outputs}
+        if inferred is None:
+            return model
         for value, better in zip(_values(model), _values(inferred), strict=True):
-            if value not in public:
+            if not (value.is_graph_output() and value.graph is model.graph):
                 _describe(value, better)
         return model
 
@@ -42,22 +45,30 @@ class InferShapes(ModelPass):
         return evidence(_FIRES, _HOLDS)
 
 
-def _inferred(copy: ir.Model) -> ir.Model:
-    from onnx_ir.passes.common import ShapeInferencePass
+def _inferred(copy: ir.Model) -> ir.Model | None:
+    """What inference makes of `copy`, whose weights become inputs; None if it fails."""
+    from onnx import shape_inference
 
-    log = logging.getLogger("onnx_ir.passes.common.shape_inference")
-    level = log.level
-    log.setLevel(logging.ERROR)  # a model that cannot be inferred is no news
+    for name, value in list(copy.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes <= _WORTH_READING:
+            continue
+        value.type, value.shape, value.const_value = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape), None
+        del copy.graph.initializers[name]
+        if not value.is_graph_input():
+            copy.graph.inputs.append(value)
     try:
-        return ShapeInferencePass()(copy).model
-    finally:
-        log.setLevel(level)
+        proto = shape_inference.infer_shapes(ir.to_proto(copy), True, True, True)
+    except (shape_inference.InferenceError, ValueError):
+        return None
+    return ir.from_proto(proto)
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
-    """Every node output and subgraph input, in an order that a copy shares."""
+    """Every node output and every input of a subgraph, in an order that a copy shares."""
     for part in model.graphs():
-        yield from part.inputs
+        if part is not model.graph:
+            yield from part.inputs
         for node in part:
             yield from node.outputs
 

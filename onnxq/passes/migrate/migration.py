@@ -1,0 +1,205 @@
+"""A norm, everybody who reads it, and the move of a scale and a shift from one to the other.
+
+    y = norm(x; γ, β)     =>   y' = norm(x; γ/s, (β - z)/s),  y = y' * s + z
+
+    linear(y) = y W + b   =>   y' (s W) + (b + z W)            nothing added
+    y elsewhere           =>   y' * s + z                      one Mul, and one Add unless z can hide
+
+The residual that reads a post-LN norm adds a linear branch to it: z then hides in that branch's bias.
+Exact in the reals; arithmetic on weights is in float64 and rounded once.
+Source: the migration of Outlier Suppression (arXiv 2209.13325, sec. 4.1) and Outlier Suppression+
+(arXiv 2304.09145, sec. 3.1), with every reader compensated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.contract import Edit, Reject
+from onnxq.ir.flow import Use, uses_through
+from onnxq.ir.linear import Linear, find_linear, linear_giving, rewrite_linear
+from onnxq.ir.norm import Norm, rewrite_norm
+from onnxq.ir.precision import fits
+from onnxq.ir.walk import is_op
+
+MOST_READERS = 2
+Hop = tuple[ir.Node, int]
+"""A node that reads a norm's output directly, and by which input."""
+
+
+@dataclass(frozen=True, eq=False)
+class Migration:
+    """A norm whose output may be scaled and shifted channel by channel.
+
+    Attributes:
+        norm: The producer.
+        linears: Readers that absorb scale and shift in their weights.
+        restored: Direct readers of anything else, which get the old numbers back.
+        branches: For each of `restored` that is a residual Add, the linear whose bias can take the shift;
+            empty unless all of them can.
+    """
+
+    norm: Norm
+    linears: tuple[Linear, ...]
+    restored: tuple[Hop, ...] = ()
+    branches: tuple[Linear, ...] = ()
+
+    @property
+    def weights(self) -> list[np.ndarray]:
+        """The weights [C, N] of the linears."""
+        return [linear.weight for linear in self.linears]
+
+    def obstacle(self, scale: np.ndarray, shift: np.ndarray) -> str:
+        """Why this scale and shift, [C] each, cannot be moved; "" if they can."""
+        gamma, beta = self._producer(scale, shift)
+        if not fits(gamma, self.norm.dtype) or (beta is not None and not fits(beta, self.norm.dtype)):
+            return f"the new scale and shift of the norm overflow {self.norm.dtype.name}"
+        for linear in self.linears:
+            weight, bias = _absorbed(linear, scale, shift)
+            if not fits(weight, linear.dtype) or (bias is not None and not fits(bias, linear.dtype)):
+                return f"the new weight of {linear.node.name!r} overflows {linear.dtype.name}"
+        return ""
+
+    def apply(self, edit: Edit, scale: np.ndarray, shift: np.ndarray) -> None:
+        """Move scale and shift, [C] each and float64; `obstacle` must have been empty."""
+        for linear in self.linears:
+            rewrite_linear(linear, edit, *_absorbed(linear, scale, shift))
+        gamma, beta = self._producer(scale, shift)
+        if self.restored:
+            self._restore(edit, scale, shift)
+        else:
+            edit.rename(self.norm.output, f"{self.norm.output.name}_migrated")
+        rewrite_norm(self.norm, edit, gamma, beta)
+
+    def _producer(self, scale: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        gamma = self.norm.gamma.astype(np.float64) / scale
+        if self.norm.beta is None and not shift.any():
+            return gamma, None
+        beta = np.zeros(gamma.shape) if self.norm.beta is None else self.norm.beta.astype(np.float64)
+        return gamma, (beta - shift) / scale
+
+    def _restore(self, edit: Edit, scale: np.ndarray, shift: np.ndarray) -> None:
+        """Give the old numbers, under their old name, to whoever is no linear."""
+        output, dtype = self.norm.output, self.norm.dtype
+        name = str(output.name)
+        edit.rename(output, f"{name}_migrated")
+        hidden = bool(self.branches)
+        for branch in self.branches:
+            bias = np.zeros(branch.columns) if branch.bias is None else branch.bias.astype(np.float64)
+            rewrite_linear(branch, edit, branch.weight, bias + shift)
+        near = _behind(self.norm.nodes[-1])
+        restored = output
+        steps = [("Mul", scale)] + ([("Add", shift)] if shift.any() and not hidden else [])
+        for number, (op_type, vector) in enumerate(steps, 1):
+            constant = edit.constant(vector.astype(dtype), f"{name}_{op_type.lower()}", near=near)
+            wish = name if number == len(steps) else f"{name}_scaled"
+            (restored,) = edit.insert(op_type, [restored, constant], before=near, names=[wish], like=output)
+        for node, index in self.restored:
+            edit.rewire(node, index, restored)
+
+
+def plan_migration(norm: Norm, *, insert_nodes: bool = True) -> Migration | Reject:
+    """How scale and shift could leave `norm`, or why they cannot.
+
+    Args:
+        norm: What `find_norm` found.
+        insert_nodes: Whether a Mul (and Add) may restore the numbers for readers that are no linears.
+    """
+    label = str(norm.output.name)
+    if norm.output.is_graph_output():
+        return Reject("the norm's output is an output of its graph", label)
+    hops: dict[Hop, list[Use]] = {}
+    for use in uses_through(norm.output, norm.channels):
+        hops.setdefault(_first_hop(norm.output, use), []).append(use)
+    linears: list[Linear] = []
+    restored: list[Hop] = []
+    for hop, uses in hops.items():
+        found = [_linear_reading(use, norm.channels) for use in uses]
+        absorbed = [linear for linear in found if linear is not None]
+        if len(absorbed) == len(uses):
+            linears += absorbed
+        elif absorbed:
+            return Reject(f"{hop[0].op_type} {hop[0].name!r} passes it on to linears and to others", label)
+        else:
+            restored.append(hop)
+    return _planned(norm, linears, restored, insert_nodes)
+
+
+def _planned(
+    norm: Norm, linears: list[Linear], restored: list[Hop], insert_nodes: bool
+) -> Migration | Reject:
+    label = str(norm.output.name)
+    if not linears:
+        return Reject("no linear reads it", label)
+    if restored and not insert_nodes:
+        reader = restored[0][0]
+        return Reject(f"{reader.op_type} {reader.name!r} reads it too, and nodes may not be inserted", label)
+    if any(node.graph is not norm.nodes[-1].graph for node, _ in restored):
+        return Reject("a subgraph reads it", label)
+    branches = [_branch(norm, hop) for hop in restored]
+    usable = tuple(branch for branch in branches if branch is not None)
+    return Migration(norm, tuple(linears), tuple(restored), usable if len(usable) == len(branches) else ())
+
+
+def _first_hop(value: ir.Value, use: Use) -> Hop:
+    node = use.path[0] if use.path else use.node
+    if node is None:
+        raise LookupError(f"{value.name!r} is an output of its graph")
+    return node, 0 if use.path else use.index
+
+
+def _linear_reading(use: Use, channels: int) -> Linear | None:
+    """The linear that reads the tensor here, if its weight is its own and each row meets one channel."""
+    if use.node is None or use.index != 0:
+        return None
+    linear = find_linear(use.node)
+    if not isinstance(linear, Linear) or linear.channels != channels:
+        return None
+    return None if is_widely_shared(linear) else linear
+
+
+def is_widely_shared(linear: Linear) -> bool:
+    """Whether copies of the weight, one for each scale, would multiply it.
+
+    A weight read in two places, such as a tied embedding and head, may be parted; the one layer that ALBERT
+    runs twelve times may not.
+    """
+    root = linear.root
+    return root is None or len(root.uses()) > MOST_READERS or root.is_graph_output()
+
+
+def _branch(norm: Norm, hop: Hop) -> Linear | None:
+    """The linear that a residual Add puts beside the norm's output, if it alone goes there."""
+    node, index = hop
+    if not is_op(node, "Add"):
+        return None
+    other = node.inputs[1 - index]
+    if other is None or other.is_graph_output() or len(other.uses()) != 1:
+        return None
+    linear = linear_giving(other)
+    return linear if linear is not None and linear.columns == norm.channels else None
+
+
+def _absorbed(linear: Linear, scale: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Weight and bias of `linear` for an activation that was shifted and scaled."""
+    weight = linear.weight.astype(np.float64)
+    bias = None if linear.bias is None else linear.bias.astype(np.float64)
+    if shift.any():
+        moved = shift @ weight
+        bias = moved if bias is None else bias + moved
+    return weight * scale[:, None], bias
+
+
+def _behind(node: ir.Node) -> ir.Node:
+    """The node that follows `node` in its graph: where something new may read what it computes."""
+    graph = node.graph
+    if graph is None:
+        raise ValueError(f"node {node.name!r} is in no graph")
+    nodes = iter(graph)
+    for candidate in nodes:
+        if candidate is node:
+            break
+    return next(nodes)

@@ -1,0 +1,180 @@
+"""How an integer product is written down.
+
+The forms, and why these: ONNX Runtime on x86 has one fast integer product, uint8 times int8 (`vpdpbusd`), and
+reaches it through MatMulIntegerToFloat, which scales, adds the bias and gives floats in one go. A Q on the
+product's output, an int8 activation, or a per-channel activation scale each leave that path.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.contract import Edit
+from onnxq.ir.linear import Linear
+from onnxq.passes.quantize.ranges import QuantParams
+from onnxq.passes.quantize.weights import QuantizedWeight, quantize_weight
+
+MICROSOFT = "com.microsoft"
+_TOP = 127.0
+_MIDDLE = np.uint8(128)
+_LEAST_SCALE = np.float32(1e-30)
+
+
+def emit_kernel(linear: Linear, params: QuantParams, edit: Edit, bits: int) -> None:
+    """QuantizeLinear, then MatMulIntegerToFloat with the bias inside."""
+    codes, scale, zero = _quantized(linear.activation, params, linear.node, edit)
+    weight = quantize_weight(linear.weight, bits)
+    label = _label(linear)
+    inputs = [
+        codes,
+        edit.constant(weight.codes, f"{label}_int8", near=linear.node),
+        scale,
+        edit.constant(weight.scale, f"{label}_scale", near=linear.node),
+        zero,
+        edit.constant(np.zeros((), np.int8), f"{label}_zero_point", near=linear.node),
+        _bias(linear, edit),
+    ]
+    _put(linear, edit, inputs)
+
+
+def emit_per_token(linear: Linear, edit: Edit, bits: int) -> None:
+    """One symmetric scale for each token, found while running: absmax / 127, codes centred on 128.
+
+    The bias is added behind the product: inside, ONNX Runtime would multiply it by the token's scale.
+    """
+    node, name = linear.node, str(linear.activation.name)
+
+    def constant(value: np.generic | np.ndarray, what: str) -> ir.Value:
+        return edit.constant(np.asarray(value), f"{name}_{what}", near=node)
+
+    def step(
+        op_type: str, inputs: list[ir.Value], what: str, attributes: dict[str, object] | None = None
+    ) -> ir.Value:
+        return edit.insert(op_type, inputs, attributes, before=node, names=[f"{name}_{what}"])[0]
+
+    reach = step(
+        "ReduceMax", [step("Abs", [linear.activation], "abs")], "reach", {"axes": [-1], "keepdims": 1}
+    )
+    spread = step("Mul", [reach, constant(np.float32(1 / _TOP), "per_level")], "spread")
+    scale = step("Max", [spread, constant(_LEAST_SCALE, "least_scale")], "token_scale")
+    even = step("Div", [linear.activation, scale], "even")
+    zero = constant(_MIDDLE, "middle")
+    codes = step("QuantizeLinear", [even, constant(np.float32(1), "one"), zero], "codes")
+    weight = quantize_weight(linear.weight, bits)
+    label = _label(linear)
+    inputs = [
+        codes,
+        edit.constant(weight.codes, f"{label}_int8", near=node),
+        scale,
+        edit.constant(weight.scale, f"{label}_scale", near=node),
+        zero,
+        edit.constant(np.zeros((), np.int8), f"{label}_zero_point", near=node),
+    ]
+    _put(linear, edit, [*inputs, None], bias_behind=True)
+
+
+def emit_qdq(linear: Linear, params: QuantParams, edit: Edit, bits: int) -> None:
+    """The same numbers as QuantizeLinear, DequantizeLinear and MatMul, which every runtime reads.
+
+    ONNX Runtime turns MatMul and Add on two axes, or on fixed shapes, into a Gemm, which runs as integers
+    only if the bias is quantized too.
+    """
+    node = linear.node
+    codes, scale, zero = _quantized(linear.activation, params, node, edit)
+    weight = quantize_weight(linear.weight, bits)
+    label = _label(linear)
+    (rows,) = edit.insert(
+        "DequantizeLinear",
+        [codes, scale, zero],
+        before=node,
+        names=[f"{linear.activation.name}_dequantized"],
+        like=linear.activation,
+    )
+    column_scale = edit.constant(weight.scale, f"{label}_scale", near=node)
+    zeros = edit.constant(np.zeros(weight.scale.shape, np.int8), f"{label}_zero_point", near=node)
+    packed = edit.constant(weight.codes, f"{label}_int8", near=node)
+    (columns,) = edit.insert(
+        "DequantizeLinear",
+        [packed, column_scale, zeros],
+        {"axis": 1},
+        before=node,
+        names=[f"{label}_dequantized"],
+    )
+    (product,) = edit.insert("MatMul", [rows, columns], before=node, names=[f"{label}_product"])
+    if linear.bias is not None:
+        (product,) = edit.insert(
+            "Add", [product, _qdq_bias(linear, params, weight, edit)], before=node, names=[f"{label}_sum"]
+        )
+    _take_over(linear, product, edit)
+
+
+def _quantized(
+    activation: ir.Value, params: QuantParams, near: ir.Node, edit: Edit
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """The codes of `activation`, their scale and zero point; quantized once for all linears that read it."""
+    for user, index in activation.uses():
+        ours = user.metadata_props.get("onnxq.pass") == edit.owner and user.op_type == "QuantizeLinear"
+        if ours and index == 0 and user.graph is near.graph:
+            scale, zero = user.inputs[1], user.inputs[2]
+            if scale is not None and zero is not None:
+                return user.outputs[0], scale, zero
+    name = str(activation.name)
+    scale = edit.constant(np.asarray(params.scale), f"{name}_scale", near=near)
+    zero = edit.constant(np.asarray(params.zero_point), f"{name}_zero_point", near=near)
+    (codes,) = edit.insert(
+        "QuantizeLinear", [activation, scale, zero], before=near, names=[f"{name}_quantized"]
+    )
+    return codes, scale, zero
+
+
+def _bias(linear: Linear, edit: Edit) -> ir.Value | None:
+    if linear.bias is None:
+        return None
+    return edit.constant(linear.bias.astype(np.float32), f"{_label(linear)}_bias", near=linear.node)
+
+
+def _qdq_bias(linear: Linear, params: QuantParams, weight: QuantizedWeight, edit: Edit) -> ir.Value:
+    """The bias as float, or as int32 and DequantizeLinear where ONNX Runtime would build a Gemm."""
+    assert linear.bias is not None
+    scale = weight.scale * params.scale
+    codes = np.rint(linear.bias.astype(np.float64) / scale)
+    shape = linear.activation.shape
+    gemm = shape is None or len(shape) == 2 or all(isinstance(dim, int) for dim in shape)
+    if not gemm or np.abs(codes).max(initial=0.0) >= 2**31:
+        bias = _bias(linear, edit)
+        assert bias is not None
+        return bias
+    label = _label(linear)
+    parts = [
+        edit.constant(codes.astype(np.int32), f"{label}_bias_int32", near=linear.node),
+        edit.constant(scale.astype(np.float32), f"{label}_bias_scale", near=linear.node),
+        edit.constant(np.zeros(scale.shape, np.int32), f"{label}_bias_zero_point", near=linear.node),
+    ]
+    return edit.insert(
+        "DequantizeLinear", parts, {"axis": 0}, before=linear.node, names=[f"{label}_bias_dequantized"]
+    )[0]
+
+
+def _put(linear: Linear, edit: Edit, inputs: list[ir.Value | None], *, bias_behind: bool = False) -> None:
+    label = _label(linear)
+    (product,) = edit.insert(
+        "MatMulIntegerToFloat", inputs, domain=MICROSOFT, before=linear.node, names=[f"{label}_product"]
+    )
+    if bias_behind and (bias := _bias(linear, edit)) is not None:
+        (product,) = edit.insert("Add", [product, bias], before=linear.node, names=[f"{label}_sum"])
+    _take_over(linear, product, edit)
+
+
+def _take_over(linear: Linear, product: ir.Value, edit: Edit) -> None:
+    """Let `product` stand where the linear's output stood, under its name."""
+    name, public = str(linear.output.name), linear.output.is_graph_output()
+    edit.replace(linear.output, product)
+    old = linear.bias_node or linear.node
+    edit.remove_unused(old)
+    if not public:
+        edit.rename(product, name)
+
+
+def _label(linear: Linear) -> str:
+    return linear.node.name or str(linear.output.name)
