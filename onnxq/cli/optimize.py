@@ -108,8 +108,5 @@ def _settings(recipe: str | None, given: dict[str, Any]) -> OptimizeSettings:
 def _refuse_missed_goals(report: Report, output: Path) -> None:
     missed = [f"{goal.asked}: got {goal.got}" for goal in report.goals if not goal.met]
     if missed:
-        raise GoalMissed(
-            "; ".join(missed),
-            hint="\n".join((f"Nothing was written at {output}.", *report.hints)),
-            slug="goal-missed",
-        )
+        hint = f"Nothing was written at {output}."
+        raise GoalMissed("; ".join(missed), hint=hint, slug="goal-missed")

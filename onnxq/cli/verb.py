@@ -70,7 +70,7 @@ def give(result: DataclassInstance, *, everything: bool = False) -> None:
 
 def say(sentence: str) -> None:
     """Tell the reader something that is no result."""
-    click.echo(sentence, err=True)
+    click.echo(printable(sentence), err=True)
 
 
 def _end(ctx: click.Context, problem: OnnxqError, cause: BaseException) -> None:

@@ -16,9 +16,10 @@ def to_json(record: DataclassInstance, *, indent: int | None = 2) -> str:
     """A report as JSON text, opened by its ``schema`` where the class names one.
 
     JSON has no number that is not finite: those are written as the strings ``"inf"``, ``"-inf"`` and
-    ``"nan"``, which ``float()`` reads back. What was not measured is ``null``.
+    ``"nan"``, which ``float()`` reads back. What was not measured is ``null``. The text is ASCII, so that no
+    stream and no undecodable file name can keep it from being written.
     """
-    return json.dumps(_plain(record), indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(record), indent=indent, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

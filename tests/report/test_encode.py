@@ -10,6 +10,7 @@ from onnxq.report.encode import to_json
 from onnxq.report.measures import Fidelity
 from onnxq.report.outline import outline
 from onnxq.report.results import Report
+from onnxq.report.rows import Part
 
 RESULTS = [
     kind
@@ -46,3 +47,9 @@ def test_every_result_has_a_schema_of_its_own() -> None:
 @pytest.mark.parametrize("kind", [kind for kind in RESULTS if kind is not results.Problem])
 def test_every_result_has_an_outline(kind: type[object]) -> None:
     assert outline.dispatch(kind) is not outline.dispatch(object)
+
+
+def test_a_name_that_is_no_text_can_still_be_written() -> None:
+    text = to_json(Part("linear", "\udcff\u2192"))
+    assert text.isascii()
+    assert json.loads(text)["name"] == "\udcff\u2192"
