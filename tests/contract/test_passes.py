@@ -18,7 +18,7 @@ from onnxq.pipeline import PassResult, apply_pass, broken_promise
 from onnxq.verify import FeedSettings, OracleSettings, Verdict, judge, make_feeds
 from onnxq.verify.feeds import sizes_of
 from onnxq.verify.hosts import InProcess
-from tests.contract.registered import PASSES, parameters
+from tests.contract.registered import BROKEN, PASSES, parameters
 from tests.contract.variants import VARIANTS
 from tests.graphs import outputs_of
 
@@ -54,6 +54,7 @@ def assert_contract(kind: type[AnyPass], before: ir.Model, after: ir.Model) -> N
 
 
 def test_every_pass_is_registered_and_every_registered_pass_is_written():
+    assert not BROKEN
     assert dict(registry()) == PASSES
 
 
@@ -143,7 +144,7 @@ def test_overridden_constants_reach_the_output(kind, example):
     after = applied(kind, before, example).model
     (feed,) = make_feeds(before, sizes_of(before)[0], FeedSettings(seeds=1, corners=False))
     override = {
-        value.name: (value.const_value.numpy() * 2).astype(value.const_value.numpy().dtype)
+        value.name: np.asarray(value.const_value.numpy() * 2, value.const_value.numpy().dtype)
         for value in before.graph.inputs
         if value.is_initializer() and value.dtype is not None and value.dtype.is_floating_point()
     }
