@@ -53,7 +53,11 @@ def _inferred(copy: ir.Model) -> ir.Model | None:
         tensor = value.const_value
         if tensor is None or tensor.nbytes <= _WORTH_READING:
             continue
-        value.type, value.shape, value.const_value = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape), None
+        value.type, value.shape, value.const_value = (
+            ir.TensorType(tensor.dtype),
+            ir.Shape(tensor.shape.numpy()),
+            None,
+        )
         del copy.graph.initializers[name]
         if not value.is_graph_input():
             copy.graph.inputs.append(value)
@@ -92,6 +96,10 @@ def _says_nothing(size: int | ir.SymbolicDim) -> bool:
 
 
 _FIRES = (
+    graph(
+        "s = SequenceEmpty<dtype = 1>()  t = SequenceInsert(s, x)  y = SequenceAt(t, i)",
+        constants="int64 i = {0}",
+    ),
     graph("a = own.f(x)  y = Tanh(a)", function="f (a) => (b) { c = Neg(a)  b = Relu(c) }"),
     graph("a = Relu(x)  y = Tanh(a)"),
     graph(
