@@ -9,7 +9,7 @@ import click
 
 from onnxq.cli.options import DATA, data_options, take_data
 from onnxq.cli.progress import progress_display
-from onnxq.cli.targets import check_writable
+from onnxq.cli.targets import check_apart, check_writable
 from onnxq.cli.verb import Verb, give
 
 
@@ -23,6 +23,7 @@ from onnxq.cli.verb import Verb, give
 def calibrate(model: Path, calib: str, output: Path, **given: Any) -> None:
     """Gather statistics of MODEL on data. Memory does not grow with the number of samples."""
     data = take_data(given)
+    check_apart(model, output)
     check_writable(output)
     from onnxq import api
     from onnxq.report.results import CalibrationSummary

@@ -10,7 +10,7 @@ import click
 
 from onnxq.cli.options import DATA, data_options, shape_option, take_data, threads_option
 from onnxq.cli.progress import progress_display
-from onnxq.cli.targets import check_writable, default_output, write_text
+from onnxq.cli.targets import check_apart, check_writable, default_output, write_text
 from onnxq.cli.verb import Verb, give, say
 from onnxq.cli.words import Fraction
 from onnxq.errors import GoalMissed, UsageProblem
@@ -76,6 +76,8 @@ def optimize(
         raise UsageProblem("optimize needs data to calibrate with", hint=f"--calib {DATA}", slug="no-data")
     settings = _settings(recipe, given)
     written = output or default_output(model)
+    check_apart(model, report, save_recipe)
+    check_apart(written, report, save_recipe)
     check_writable(written, report, save_recipe)
     from onnxq import api
 

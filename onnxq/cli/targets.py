@@ -42,6 +42,23 @@ def check_writable(*paths: Path | None) -> None:
             raise OutputError(f"cannot write into {path.parent}", slug="not-writable")
 
 
+def check_apart(*paths: Path | None) -> None:
+    """Refuse a file that is named for two things.
+
+    Raises:
+        UsageProblem: Writing one would destroy the other.
+    """
+    seen: set[Path] = set()
+    for path in paths:
+        if path is None:
+            continue
+        if path.resolve() in seen:
+            raise UsageProblem(
+                f"{path} is named twice", hint="Give each file its own name.", slug="same-file"
+            )
+        seen.add(path.resolve())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all.
 
