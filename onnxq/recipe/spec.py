@@ -54,13 +54,24 @@ def format_pass(made: AnyPass) -> str:
     for field in options_of(type(made)):
         value = getattr(made, field.name)
         if value != _default(field):
-            pairs.append(f"{field.name}={_format(plain(value))}")
+            pairs.append(f"{field.name}={format_value(plain(value))}")
     return f"{made.name}{{{','.join(pairs)}}}" if pairs else made.name
 
 
 def options_of(kind: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
     """The options of a pass class: its fields; a class that is no dataclass has none."""
     return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+
+
+def format_value(value: Any) -> str:
+    """A plain value as the options of a pass are written."""
+    if isinstance(value, list):
+        return f"[{','.join(map(format_value, value))}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    if isinstance(value, str):
+        return value if _is_bare(value) else json.dumps(value)
+    return repr(value)
 
 
 def _registry() -> Mapping[str, type[AnyPass]]:
@@ -73,16 +84,6 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
-
-
-def _format(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(_format, value))}]"
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "none"}[value]
-    if isinstance(value, str):
-        return value if _is_bare(value) else json.dumps(value)
-    return repr(value)
 
 
 def _is_bare(text: str) -> bool:

@@ -7,7 +7,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from onnxq.recipe.spec import options_of
+from onnxq.recipe.spec import format_value, options_of
 from onnxq.recipe.typed import describe, plain
 from onnxq.report.results import PassPage
 from onnxq.report.rows import OptionRow
@@ -45,7 +45,7 @@ def _options(kind: type[AnyPass]) -> tuple[OptionRow, ...]:
 
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default_factory is not dataclasses.MISSING:
-        return str(plain(field.default_factory()))
+        return format_value(plain(field.default_factory()))
     if field.default is dataclasses.MISSING:
         return "must be given"
-    return str(plain(field.default))
+    return format_value(plain(field.default))
