@@ -7,44 +7,18 @@ goes into each run.
 
 from __future__ import annotations
 
-import math
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from onnxq.calibration.inputs import Array, InputSpec, describe, fixed_batch, require_names
+from onnxq.calibration.npz import npz_members, read_rows, whole_arrays
 from onnxq.calibration.source import DataOptions, DataSource, digest_of, make_source, scan
 from onnxq.errors import CalibrationError
-
-_BROKEN = (
-    EOFError,
-    MemoryError,
-    NotImplementedError,  # a compression that zipfile does not know
-    OverflowError,
-    RuntimeError,  # an encrypted archive
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
-class Shaped(Protocol):
-    """Something with the element type and shape of an array."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Element type."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +60,10 @@ class MemoryReader:
 
 
 @dataclass(frozen=True)
-class Member:
-    """An array of an ``.npz`` file, by its header."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    column_major: bool
-
-
-@dataclass(frozen=True)
 class NpzReader:
     """Arrays of an ``.npz`` file, read row by row."""
 
     path: Path
-    members: Mapping[str, Member]
     layout: Layout
     shared: Mapping[str, Array] = field(repr=False)
     preparation: str = ""
@@ -113,38 +76,11 @@ class NpzReader:
 
     def read(self, indices: Sequence[int]) -> Iterator[Mapping[str, Any]]:
         """Samples, one in memory at a time."""
-        with _damage_of(self.path), ExitStack() as stack:
-            archive = stack.enter_context(zipfile.ZipFile(self.path))
-            columns = []
-            for name in self.layout.rows:
-                stream = stack.enter_context(archive.open(f"{name}.npy"))
-                columns.append(_rows(stream, indices))
-            for row in zip(*columns, strict=True):
-                yield dict(zip(self.layout.rows, row, strict=True))
+        yield from read_rows(self.path, self.layout.rows, indices)
 
     def collate(self, items: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """Samples put together, and what they share."""
         return {**stacked(items, batched=self.layout.batched), **self.shared}
-
-
-class _damage_of:  # noqa: N801 - reads as a clause of `with`
-    """Turns whatever a damaged archive raises into one error that names it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise CalibrationError(f"cannot read {self.path}: {error}", slug="unreadable-data") from error
-        if isinstance(error, _BROKEN):
-            raise CalibrationError(
-                f"{self.path} is damaged or no .npz file: {error}",
-                hint="write it again with numpy.savez",
-                slug="corrupt-npz",
-            ) from error
 
 
 def open_npz(path: Path, specs: tuple[InputSpec, ...], options: DataOptions) -> DataSource:
@@ -153,12 +89,10 @@ def open_npz(path: Path, specs: tuple[InputSpec, ...], options: DataOptions) -> 
     Raises:
         CalibrationError: It is damaged, holds objects, or its arrays do not fit the model.
     """
-    members = npz_members(path)
-    layout = layout_of(members, specs, str(path))
-    with _damage_of(path), zipfile.ZipFile(path) as archive:
-        shared = {name: _whole(archive, name) for name in layout.shared}
+    layout = layout_of(npz_members(path), specs, str(path))
+    shared = whole_arrays(path, layout.shared)
     preparation = digest_of(shared).hex() if shared else ""
-    return _source(NpzReader(path, members, layout, shared, preparation), specs, options)
+    return _source(NpzReader(path, layout, shared, preparation), specs, options)
 
 
 def open_mapping(arrays: Mapping[str, Any], specs: tuple[InputSpec, ...], options: DataOptions) -> DataSource:
@@ -172,28 +106,6 @@ def open_mapping(arrays: Mapping[str, Any], specs: tuple[InputSpec, ...], option
     shared = {name: held[name] for name in layout.shared}
     preparation = digest_of(shared).hex() if shared else ""
     return _source(MemoryReader(held, layout, preparation=preparation), specs, options)
-
-
-def npz_members(path: Path) -> dict[str, Member]:
-    """The arrays of an ``.npz`` file, by their headers alone.
-
-    Raises:
-        CalibrationError: It is damaged, or an array holds Python objects.
-    """
-    members = {}
-    with _damage_of(path), zipfile.ZipFile(path) as archive:
-        for file in archive.namelist():
-            with archive.open(file) as stream:
-                shape, column_major, dtype = _header(stream)
-            name = file.removesuffix(".npy")
-            if dtype.hasobject:
-                raise CalibrationError(
-                    f"{path}: {name!r} holds pickled Python objects, which are never read",
-                    hint="store arrays of numbers; ragged samples go into a folder of .npz files",
-                    slug="object-array",
-                )
-            members[name] = Member(name, dtype, shape, column_major)
-    return members
 
 
 def layout_of(given: Mapping[str, Any], specs: tuple[InputSpec, ...], origin: str) -> Layout:
@@ -244,59 +156,3 @@ def _fits_as_is(shape: tuple[int, ...], spec: InputSpec) -> bool:
         return spec.rank in (0, None)
     dims = spec.shape
     return dims is not None and len(dims) == len(shape) and isinstance(dims[0], int) and dims[0] == shape[0]
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"array format {version}")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, column_major, dtype = read(stream)
-    if any(size < 0 for size in shape):
-        raise ValueError(f"an array of shape {shape}")
-    return shape, column_major, dtype
-
-
-def _rows(stream: IO[bytes], indices: Sequence[int]) -> Iterator[Array]:
-    """Rows of the array in `stream`, by ascending index, without holding the others."""
-    shape, column_major, dtype = _header(stream)
-    if column_major and len(shape) > 1:
-        yield from _column_major(stream, shape, dtype)[list(indices)]
-        return
-    size = dtype.itemsize * math.prod(shape[1:])
-    at = 0
-    for index in indices:
-        while at < index:
-            _exactly(stream, size)
-            at += 1
-        yield np.frombuffer(_exactly(stream, size), dtype).reshape(shape[1:])
-        at += 1
-
-
-def _column_major(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    data = _exactly(stream, dtype.itemsize * math.prod(shape))
-    return np.frombuffer(data, dtype).reshape(shape, order="F")
-
-
-def _exactly(stream: IO[bytes], size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) != size:
-        raise EOFError(f"{size - len(data)} bytes are missing")
-    return data
-
-
-def whole_arrays(path: Path, names: Collection[str]) -> dict[str, Array]:
-    """Those arrays of an ``.npz`` file that are in `names`, wholly in memory.
-
-    Raises:
-        CalibrationError: The file is damaged or holds objects.
-    """
-    with _damage_of(path), zipfile.ZipFile(path) as archive:
-        present = [file.removesuffix(".npy") for file in archive.namelist()]
-        return {name: _whole(archive, name) for name in present if name in names}
-
-
-def _whole(archive: zipfile.ZipFile, name: str) -> Array:
-    with archive.open(f"{name}.npy") as stream:
-        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
-    return array

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxq.calibration.arrays import npz_members, whole_arrays
 from onnxq.calibration.inputs import Array, Feeds, InputSpec, fixed_batch
+from onnxq.calibration.npz import npz_members, whole_arrays
 from onnxq.calibration.source import DataOptions, DataSource, Item, digest_of, fit_feeds, make_source
 from onnxq.errors import CalibrationError
 
