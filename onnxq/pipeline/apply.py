@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import onnx_ir as ir
 
@@ -37,7 +38,7 @@ def apply_pass(model: ir.Model, a_pass: AnyPass, statistics: Statistics | None =
     if isinstance(a_pass, ModelPass):
         result = _transform(model, a_pass, blank)
     else:
-        result = _rewrite(copy_of(model), a_pass, statistics or Statistics(), blank)
+        result = _rewrite(model, a_pass, statistics or Statistics(), blank)
     return dataclasses.replace(result, seconds=time.perf_counter() - started)
 
 
@@ -52,44 +53,77 @@ def _unmet_need(model: ir.Model, a_pass: AnyPass, statistics: Statistics | None)
 
 
 def _rewrite(model: ir.Model, a_pass: Pass, statistics: Statistics, blank: PassResult) -> PassResult:
-    edit = Edit(model, a_pass.name)
-    allowed = REWRITES_AT_LEAST + REWRITES_PER_NODE * sum(1 for _ in _live_nodes(model))
+    rejects = _Rejects()
+    if not any(_match(a_pass, node, context, rejects) for node, context in _places(model, statistics)):
+        return dataclasses.replace(blank, rejects=rejects.all)
+    copy = copy_of(model)  # only now: most passes find nothing in most models
+    edit = Edit(copy, a_pass.name)
+    allowed = REWRITES_AT_LEAST + REWRITES_PER_NODE * sum(1 for _ in _live_nodes(copy))
     settled = False
-    rejects: dict[tuple[str, str], Reject] = {}
     while not settled and allowed > 0:
-        rejects, before = {}, len(edit.changes)
-        for node, opsets in _live_nodes(model):
-            context = Context(model, statistics, opsets)
-            found = _attempt(a_pass, node, context, edit)
-            if isinstance(found, Reject):
-                named = found if found.node else dataclasses.replace(found, node=label_of(node))
-                rejects.setdefault((named.reason, named.node), named)
-            elif found:
-                allowed -= 1
-                if allowed <= 0:
-                    break
+        rejects, before = _Rejects(), len(edit.changes)
+        for node, context in _places(copy, statistics):
+            found = _match(a_pass, node, context, rejects)
+            if found is None:
+                continue
+            _apply(a_pass, found, edit, node)
+            allowed -= 1
+            if allowed <= 0:
+                break
         settled = len(edit.changes) == before
-    changed = model if edit.changes else blank.model
+    changes = tuple(edit.changes)
     return dataclasses.replace(
-        blank, model=changed, changes=tuple(edit.changes), rejects=tuple(rejects.values()), settled=settled
+        blank, model=copy if changes else model, changes=changes, rejects=rejects.all, settled=settled
     )
 
 
-def _attempt(a_pass: Pass, node: ir.Node, context: Context, edit: Edit) -> Reject | bool:
-    """Match at `node` and rewrite what was found: the reject, or whether there was something."""
-    name = label_of(node)
+class _Rejects:
+    """Near matches of one round, once each."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], Reject] = {}
+
+    def add(self, reject: Reject, node: ir.Node) -> None:
+        """Take note of `reject`, found at `node`."""
+        named = reject if reject.node else dataclasses.replace(reject, node=label_of(node))
+        self._seen.setdefault((named.reason, named.node), named)
+
+    @property
+    def all(self) -> tuple[Reject, ...]:
+        return tuple(self._seen.values())
+
+
+def _match(a_pass: Pass, node: ir.Node, context: Context, rejects: _Rejects) -> Any:
+    """What the pass finds at `node`, or None; a reject is noted."""
     try:
         found = a_pass.match(node, context)
-        if isinstance(found, Reject):
-            return found
-        if found is None:
-            return False
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _failure(a_pass, error, f"at node {label_of(node)!r}") from error
+    if isinstance(found, Reject):
+        rejects.add(found, node)
+        return None
+    return found
+
+
+def _apply(a_pass: Pass, found: Any, edit: Edit, node: ir.Node) -> None:
+    name = label_of(node)
+    try:
         a_pass.rewrite(found, edit)
     except MemoryError:
         raise
     except Exception as error:
         raise _failure(a_pass, error, f"at node {name!r}") from error
-    return True
+
+
+def _places(model: ir.Model, statistics: Statistics) -> Iterator[tuple[ir.Node, Context]]:
+    """Every node that is in the model when its turn comes, and what a pass may look at from there."""
+    contexts: dict[int, Context] = {}
+    for node, opsets in _live_nodes(model):
+        if id(opsets) not in contexts:
+            contexts[id(opsets)] = Context(model, statistics, opsets)
+        yield node, contexts[id(opsets)]
 
 
 def _transform(model: ir.Model, a_pass: ModelPass, blank: PassResult) -> PassResult:
