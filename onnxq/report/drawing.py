@@ -148,7 +148,7 @@ def _series(decision: str) -> str:
     """A colour for a decision: float stands apart, and so do weights of fewer bits."""
     if decision.startswith("float"):
         return "fp32"
-    return "other" if "per-token" in decision or "4" in decision else "ours"
+    return "other" if "per-token" in decision or "int4" in decision else "ours"
 
 
 def _is_finite(value: float | None) -> bool:

@@ -31,6 +31,7 @@ from onnxq.report.sheets import (
     goals_sheet,
     latency_sheet,
     machine_line,
+    outliers_sheet,
     passes_sheet,
     rejects_sheet,
     worst_sheet,
@@ -109,37 +110,17 @@ def _benched(result: BenchResult) -> Outline:
 @outline.register
 def _inspected(result: Inspection) -> Outline:
     model = result.model
-    parts = Sheet(
-        "Parts",
-        ("Kind", "Name", "Spelling", "Size"),
-        tuple(Row((part.kind, part.name, part.spelling, part.size)) for part in result.parts),
-    )
-    worst = Sheet(
-        "Activations, hardest first",
-        ("Value", "Read by", ">Largest", ">Kurtosis", ">Channel ratio"),
-        tuple(
-            Row(
-                (
-                    row.value,
-                    row.reader,
-                    figures.number(row.max_abs),
-                    figures.number(row.kurtosis),
-                    figures.ratio(row.channel_ratio),
-                )
-            )
-            for row in result.outliers
-        ),
-    )
     told = f"{model.name}: {figures.size(model.size_bytes)}, opset {model.opset}, {model.nodes} nodes"
+    parts = (Row((part.kind, part.name, part.spelling, part.size)) for part in result.parts)
     return Outline(
         f"{told}, by {model.producer}" if model.producer else told,
         (
             counts_sheet("Recognised", "Part", result.counts),
             rejects_sheet(("", reject) for reject in result.near_misses),
-            worst,
+            outliers_sheet(result.outliers),
         ),
         result.hints,
-        (parts,),
+        (Sheet("Parts", ("Kind", "Name", "Spelling", "Size"), tuple(parts)),),
     )
 
 

@@ -17,7 +17,7 @@ from onnxq.report.measures import (
     Rejection,
     Timing,
 )
-from onnxq.report.rows import LayerRow, PassRow
+from onnxq.report.rows import LayerRow, OutlierRow, PassRow
 
 Tone = Literal["", "good", "warn", "bad"]
 
@@ -177,6 +177,26 @@ def rejects_sheet(rejects: Iterable[tuple[str, Rejection]]) -> Sheet:
         "Left alone",
         ("Pass", ">Times", "Reason", "First at"),
         tuple(Row((owner, str(len(nodes)), reason, nodes[0])) for (owner, reason), nodes in found.items()),
+    )
+
+
+def outliers_sheet(rows: Iterable[OutlierRow]) -> Sheet:
+    """How hard each activation is to quantize."""
+    return Sheet(
+        "Activations, hardest first",
+        ("Value", "Read by", ">Largest", ">Kurtosis", ">Channel ratio"),
+        tuple(
+            Row(
+                (
+                    row.value,
+                    row.reader,
+                    figures.number(row.max_abs),
+                    figures.number(row.kurtosis),
+                    figures.ratio(row.channel_ratio),
+                )
+            )
+            for row in rows
+        ),
     )
 
 
