@@ -2,7 +2,7 @@
 
 from onnxq.calibration.activations import gather_activations
 from onnxq.calibration.cache import platform_cache
-from onnxq.calibration.collect import collect
+from onnxq.calibration.collection import collect
 from onnxq.calibration.inputs import InputSpec, input_specs
 from onnxq.calibration.source import Batch, DataOptions, DataSource, Split, split
 from onnxq.calibration.sources import open_data

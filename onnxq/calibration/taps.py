@@ -18,11 +18,14 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxq.calibration.source import Batch, DataSource
-from onnxq.calibration.tokens import batch_bytes, key_of, masks_of, sample_keys, tokens_by_sample
+from onnxq.calibration.tokens import Mask, batch_bytes, key_of, masks_of, sample_keys, tokens_by_sample
 from onnxq.errors import CalibrationError
 
 MEMORY = 512 * 2**20
 """Bytes that the observed values of one run may take together."""
+
+NO_FLOATS = "holds no floats"
+"""Why a value has no statistics; found before the run where its type is declared, else in it."""
 
 Report = Callable[[int, int], None]
 """Told of progress: samples done, and samples to do in all."""
@@ -78,7 +81,7 @@ def find_targets(model: ir.Model, names: Collection[str]) -> Targets:
         elif value is None:
             skipped[name] = _absence(model, name)
         elif value.dtype is not None and value.dtype not in _FLOATS:
-            skipped[name] = f"holds {value.dtype.name.lower()}, statistics are of floats"
+            skipped[name] = NO_FLOATS
     wanted = set(names) - set(skipped)
     return Targets(
         tuple(name for name in fed if name in wanted and name),
@@ -111,17 +114,23 @@ def observe(
         BackendError: The runtime refuses the model or fails.
     """
     parts = _parts(model, source, targets.computed, memory)
-    total, done = len(source) * len(parts), 0
+    total, done, shown = len(source) * len(parts), 0, False
     for number, part in enumerate(parts):
-        session = _session(tapped(model, part), threads) if part else None
-        for batch in source.batches():
-            values = session.run(batch.feeds, list(part)) if session is not None else {}
+        for batch, values in _runs(model, source, part, threads):
             if number == 0:
                 values.update({name: batch.feeds[name] for name in targets.inputs})
-            yield from _sightings(values, batch, source)
+            masks = masks_of(batch.feeds, source.specs)
+            shown = shown or not masks or any(bool(mask.any()) for mask in masks)
+            yield from _sightings(values, batch, masks)
             done += batch.samples
             if report is not None:
                 report(done, total)
+    if not shown:
+        raise CalibrationError(
+            f"{source.reader.origin}: every position is padding",
+            hint="the attention mask must be 1 where there is data",
+            slug="all-padding",
+        )
 
 
 def tapped(model: ir.Model, names: Sequence[str]) -> ir.Model:
@@ -134,8 +143,16 @@ def tapped(model: ir.Model, names: Sequence[str]) -> ir.Model:
     return copy
 
 
-def _sightings(values: dict[str, Any], batch: Batch, source: DataSource) -> Iterator[Sighting]:
-    masks = masks_of(batch.feeds, source.specs)
+def _runs(
+    model: ir.Model, source: DataSource, names: Sequence[str], threads: int
+) -> Iterator[tuple[Batch, dict[str, Any]]]:
+    """Each batch and what the values `names` are on it; the session lives as long as this does."""
+    session = _session(tapped(model, names), threads) if names else None
+    for batch in source.batches():
+        yield batch, session.run(batch.feeds, list(names)) if session is not None else {}
+
+
+def _sightings(values: dict[str, Any], batch: Batch, masks: Sequence[Mask]) -> Iterator[Sighting]:
     keys = sample_keys(batch.feeds, batch.samples, masks)
     for name in list(values):
         array = np.asarray(values.pop(name))  # let go of each value once it has been seen

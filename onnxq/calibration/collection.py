@@ -13,8 +13,7 @@ import onnx_ir as ir
 
 from onnxq.calibration.cache import Cache, cache_key
 from onnxq.calibration.source import DataSource
-from onnxq.calibration.taps import MEMORY, Report, Sighting, Targets, find_targets, observe
-from onnxq.errors import CalibrationError
+from onnxq.calibration.taps import MEMORY, NO_FLOATS, Report, Sighting, Targets, find_targets, observe
 from onnxq.statistics import TOKEN_CAP, Statistic, Statistics, TensorStatistics, TokenExtremes
 
 _BY_CHANNEL = frozenset({Statistic.CHANNEL_EXTREMES, Statistic.SECOND_MOMENTS})
@@ -92,13 +91,7 @@ def _collect(
     tensors = {name: each.result() for name, each in gathered.items() if each.trouble != _MASKED}
     skipped = {name: each.trouble for name, each in gathered.items() if each.trouble}
     unseen = {*targets.inputs, *targets.computed} - set(gathered)
-    silent = dict.fromkeys(sorted(unseen), "showed no floats on this data")
-    if not tensors and not skipped and not targets.skipped:
-        raise CalibrationError(
-            f"{source.reader.origin}: every position is padding",
-            hint="the attention mask must be 1 where there is data",
-            slug="all-padding",
-        )
+    silent = dict.fromkeys(sorted(unseen), NO_FLOATS)
     return Statistics(tensors, {**targets.skipped, **silent, **skipped})
 
 

@@ -1,0 +1,347 @@
+"""Collection: equal to numpy on everything at once, without padding, bounded, and kept for the next time."""
+
+from __future__ import annotations
+
+import gc
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxq import runtime
+from onnxq.calibration import DataOptions, DataSource, collect, open_data, taps
+from onnxq.calibration.cache import ENTRIES, Cache, platform_cache
+from onnxq.errors import CalibrationError
+from onnxq.statistics import Statistic, Statistics, TensorStatistics
+from tests.calibration.models import encoder, linear, ragged, table_of
+from tests.graphs import model_of
+
+ALL = tuple(Statistic)
+
+
+def every(*names: str) -> dict[Statistic, Sequence[str]]:
+    return dict.fromkeys(ALL, names)
+
+
+def fresh(model: ir.Model, source: DataSource, *names: str, **options: int) -> Statistics:
+    return collect(model, source, every(*names), cache=False, **options)  # type: ignore[arg-type]
+
+
+def hidden_tokens(feeds: Sequence[dict[str, np.ndarray]], model: ir.Model) -> np.ndarray:
+    """What `hidden` holds at the positions that are data."""
+    table = table_of(model)
+    return np.concatenate([table[feed["input_ids"][feed["attention_mask"] == 1]] for feed in feeds])
+
+
+def assert_describes(found: TensorStatistics, tokens: np.ndarray) -> None:
+    wide = tokens.astype(np.float64)
+    assert found.count == len(tokens)
+    assert found.channel is not None
+    assert found.token is not None
+    assert found.histogram is not None
+    assert found.moments is not None
+    assert found.raw is not None
+    np.testing.assert_array_equal(found.channel.low, tokens.min(axis=0))
+    np.testing.assert_array_equal(found.channel.high, tokens.max(axis=0))
+    np.testing.assert_array_equal(np.sort(found.token.high), np.sort(tokens.max(axis=1)))
+    assert (found.low, found.high) == (tokens.min(), tokens.max())
+    assert found.histogram.total == found.raw.count == tokens.size
+    np.testing.assert_allclose(found.moments.gram, wide.T @ wide, rtol=1e-10)
+    assert found.raw.mean == pytest.approx(wide.mean())
+
+
+@pytest.mark.parametrize("name", ["hidden", "flat"])
+def test_padding_does_not_enter(name: str) -> None:
+    model, feeds = encoder(), ragged()
+    found = fresh(model, open_data(feeds, model), name)
+    assert_describes(found[name], hidden_tokens(feeds, model))
+    assert not found.skipped
+
+
+def test_what_has_other_axes_is_counted_whole() -> None:
+    model, feeds = encoder(), ragged()
+    found = collect(model, open_data(feeds, model), {Statistic.HISTOGRAM: ["scores", "pooled"]}, cache=False)
+    shapes = [feed["input_ids"].shape for feed in feeds]
+    assert found["scores"].histogram.total == sum(2 * rows * length**2 for rows, length in shapes)  # type: ignore[union-attr]
+    assert found["pooled"].count == sum(rows for rows, _ in shapes)
+
+
+def test_a_last_axis_of_varying_length_has_no_channels() -> None:
+    model = encoder()
+    found = fresh(model, open_data(ragged(), model), "scores")
+    assert (found["scores"].channel, found["scores"].moments) == (None, None)
+    assert found["scores"].histogram is not None
+    assert "varying" in found.skipped["scores"]
+
+
+def test_order_does_not_matter() -> None:
+    model, feeds = encoder(), ragged()
+    names = ("hidden", "flat", "pooled", "logits")
+    forward = fresh(model, open_data(feeds, model), *names)
+    backward = fresh(model, open_data(feeds[::-1], model), *names)
+    assert forward.tensors == backward.tensors
+
+
+def test_parts_merge_to_the_whole() -> None:
+    model, feeds = encoder(), ragged()
+    parts = [fresh(model, open_data(part, model), "hidden", "logits") for part in (feeds[:5], feeds[5:])]
+    whole = fresh(model, open_data(feeds, model), "hidden", "logits")
+    assert parts[1].merge(parts[0]).tensors == whole.tensors
+
+
+def test_the_infinity_norm_is_a_mean_over_samples_not_batches() -> None:
+    x = np.array([[1, 2], [3, -9], [0.5, 0.25], [4, 4]], dtype=np.float32)
+    model = model_of("m (float[n, 2] x) => (float[n, 2] y) { y = Neg (x) }")
+    found = fresh(model, open_data({"x": x}, model, DataOptions(batch_size=3)), "y")
+    assert found["y"].raw is not None
+    assert found["y"].raw.samples == 4
+    assert found["y"].raw.infinity_norm == pytest.approx((2 + 9 + 0.5 + 4) / 4)
+
+
+def test_graph_inputs_can_be_observed() -> None:
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    found = fresh(linear(), open_data({"x": x}, linear()), "x", "y")
+    assert_describes(found["x"], x)
+    assert_describes(found["y"], x * x)
+
+
+def test_half_precision_and_constants_and_strangers() -> None:
+    model = model_of(
+        """
+        m (float16[n, 2] x, int64[n] i, bool go) => (float16[n, 2] z)
+        <float16[2] bias>
+        {
+          y = Add (x, bias)
+          j = Add (i, i)
+          w = Constant <value = float[1] {3}> ()
+          z = If (go) <then_branch = t () => (float16[n, 2] inside) { inside = Mul (y, y) },
+                       else_branch = e () => (float16[n, 2] other) { other = Add (y, y) }>
+        }
+        """,
+        bias=np.array([1, 2], np.float16),
+    )
+    data = {"x": np.ones((2, 2), np.float16), "i": np.ones(2, int), "go": np.True_}
+    found = fresh(model, open_data(data, model), "y", "z", "bias", "w", "j", "inside", "nonsense")
+    assert set(found) == {"y", "z"}
+    assert found["y"].channel.high.tolist() == [2, 3]  # type: ignore[union-attr]
+    assert found.skipped == {
+        "bias": "is a constant",
+        "w": "is a constant",
+        "j": "holds no floats",
+        "inside": "is inside a subgraph, which the runtime does not show",
+        "nonsense": "is no value of the model",
+    }
+
+
+def test_values_of_functions_cannot_be_shown() -> None:
+    model = model_of(
+        """
+        m (float[n, 2] x) => (float[n, 2] y) { y = here.f (x) }
+        <domain: "here", opset_import: ["": 18]> f (a) => (b) { within = Add (a, a) b = Neg (within) }
+        """
+    )
+    found = fresh(model, open_data({"x": np.ones((1, 2), np.float32)}, model), "within", "y")
+    assert "function" in found.skipped["within"]
+    assert "y" in found
+
+
+@pytest.mark.parametrize("fill", ["-inf", "-3.4028234663852886e38"])
+def test_constants_of_a_mask_are_no_data(fill: str) -> None:
+    model = model_of(
+        f"""
+        m (float[n, 2] x, bool[n, 2] keep) => (float[n, 2] p)
+        {{
+          least = Constant <value = float {{{fill}}}> ()
+          scores = Where (keep, x, least)
+          p = Softmax (scores)
+        }}
+        """
+    )
+    data = {"x": np.ones((2, 2), np.float32), "keep": np.array([[True, True], [True, False]])}
+    found = fresh(model, open_data(data, model), "scores", "p")
+    assert "mask" in found.skipped["scores"]
+    assert set(found) == {"p"}
+
+
+@pytest.mark.parametrize(("operator", "word"), [("Sqrt", "NaN"), ("Exp", "infinity")])
+def test_what_the_model_computes_must_be_finite(operator: str, word: str) -> None:
+    model = model_of(f"m (float[n, 2] x) => (float[n, 2] z) {{ y = {operator} (x) z = Neg (y) }}")
+    data = {"x": np.array([[1, 1], [-1, 1000]], np.float32)}
+    with pytest.raises(CalibrationError) as caught:
+        fresh(model, open_data(data, model), "y")
+    assert caught.value.slug == "non-finite-activation"
+    assert "'y'" in caught.value.message
+    assert word in caught.value.message
+
+
+def test_all_padding_is_an_error() -> None:
+    model = encoder()
+    data = {"input_ids": np.ones((2, 3), int), "attention_mask": np.zeros((2, 3), int)}
+    with pytest.raises(CalibrationError) as caught:
+        fresh(model, open_data(data, model), "hidden")
+    assert caught.value.slug == "all-padding"
+
+
+def test_what_is_hidden_by_name_is_not_taken_for_what_is_shown() -> None:
+    model = model_of(
+        """m (float[n, s, 2] x, bool[n, s] key_padding_mask) => (float[n, s, 2] y) { y = Neg (x) }"""
+    )
+    data = {"x": np.ones((2, 3, 2), np.float32), "key_padding_mask": np.array([[False] * 3, [True] * 3])}
+    assert fresh(model, open_data(data, model), "y")["y"].count == 6
+
+
+def test_the_model_is_not_changed() -> None:
+    model = encoder()
+    before = ir.to_proto(model).SerializeToString()
+    fresh(model, open_data(ragged(2), model), "hidden", "logits")
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_a_small_memory_gives_the_same_in_more_runs() -> None:
+    model, feeds = encoder(), ragged()
+    names = ("hidden", "flat", "squared", "scores", "logits")
+    plenty = fresh(model, open_data(feeds, model), *names)
+    scarce = fresh(model, open_data(feeds, model), *names, memory=600)
+    assert scarce.tensors == plenty.tensors
+
+
+def test_parts_fit_into_memory_and_lose_nothing() -> None:
+    model = encoder()
+    names = ("hidden", "flat", "squared", "scores", "logits")
+    source = open_data(ragged(), model)
+    sizes = taps._sizes(model, taps._largest(source), names)
+    parts = taps._parts(model, source, names, 2 * max(sizes.values()))
+    assert len(parts) > 1
+    assert [name for part in parts for name in part] == list(names)
+    assert all(sum(sizes[name] for name in part) <= 2 * max(sizes.values()) for part in parts)
+
+
+def test_outputs_that_nobody_asked_for_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[ir.Model] = []
+    open_session = runtime.open_session
+
+    def watched(model: ir.Model, *settings: object) -> runtime.Session:
+        opened.append(model)
+        return open_session(model, *settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runtime, "open_session", watched)
+    model = encoder()
+    fresh(model, open_data(ragged(2), model), "hidden")
+    assert all(
+        "logits" not in {value.name for node in each.graph for value in node.outputs} for each in opened
+    )
+
+
+def test_nothing_holds_samples() -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+    peaks: list[int] = []
+
+    class Watched(np.ndarray):
+        pass
+
+    def feeds() -> Iterator[dict[str, np.ndarray]]:
+        for number in range(30):
+            array = np.full((2, 4), number, dtype=np.float32).view(Watched)
+            alive.append(weakref.ref(array))
+            peaks.append(sum(each() is not None for each in alive))
+            yield {"x": array}
+            del array
+
+    fresh(linear(), open_data(feeds, linear()), "x", "y", "z")
+    gc.collect()
+    assert len(peaks) >= 60
+    assert max(peaks) <= 4
+    assert sum(each() is not None for each in alive) == 0
+
+
+def test_progress_counts_to_the_end() -> None:
+    model = encoder()
+    seen: list[tuple[int, int]] = []
+    collect(
+        model,
+        open_data(ragged(4), model),
+        every("hidden", "logits"),
+        progress=lambda done, total: seen.append((done, total)),
+        cache=False,
+        memory=1,
+    )
+    assert seen[-1] == (12, 12)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_nothing_wanted_runs_nothing() -> None:
+    def never() -> list[dict[str, np.ndarray]]:
+        return [{"x": np.ones((1, 4), np.float32)}]
+
+    assert len(collect(linear(), open_data(never, linear()), {}, cache=False)) == 0
+
+
+class TestCache:
+    @pytest.fixture
+    def runs(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Grows by one with each calibration that really runs."""
+        count: list[int] = []
+        observe = taps.observe
+
+        def counted(*arguments: object, **options: object) -> Iterator[taps.Sighting]:
+            count.append(1)
+            return observe(*arguments, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("onnxq.calibration.collection.observe", counted)
+        return count
+
+    def collect(self, folder: Path, *, width: float = 1, kinds: Sequence[Statistic] = ALL) -> Statistics:
+        x = np.full((3, 4), width, dtype=np.float32)
+        source = open_data({"x": x}, linear())
+        return collect(linear(), source, dict.fromkeys(kinds, ("y",)), cache_dir=folder)
+
+    def test_the_second_time_nothing_runs(self, tmp_path: Path, runs: list[int]) -> None:
+        first = self.collect(tmp_path)
+        assert self.collect(tmp_path) == first
+        assert len(runs) == 1
+
+    def test_other_data_or_wishes_or_model_run_again(self, tmp_path: Path, runs: list[int]) -> None:
+        self.collect(tmp_path)
+        self.collect(tmp_path, width=2)
+        self.collect(tmp_path, kinds=ALL[:1])
+        other = model_of("m (float[n, 4] x) => (float[n, 4] y) { y = Neg (x) }")
+        x = np.full((3, 4), 1, dtype=np.float32)
+        collect(other, open_data({"x": x}, other), every("y"), cache_dir=tmp_path)
+        assert len(runs) == 4
+
+    def test_a_damaged_entry_is_made_again(self, tmp_path: Path, runs: list[int]) -> None:
+        first = self.collect(tmp_path)
+        (entry,) = tmp_path.iterdir()
+        entry.write_bytes(entry.read_bytes()[:100])
+        assert self.collect(tmp_path) == first
+        assert self.collect(tmp_path) == first
+        assert len(runs) == 2
+
+    def test_a_folder_that_cannot_be_written_stops_nobody(self, tmp_path: Path, runs: list[int]) -> None:
+        (tmp_path / "file").write_text("in the way")
+        assert "y" in self.collect(tmp_path / "file" / "cache")
+
+    def test_what_is_skipped_is_remembered(self, tmp_path: Path) -> None:
+        source = open_data({"x": np.ones((1, 4), np.float32)}, linear())
+        found = [collect(linear(), source, every("y", "no"), cache_dir=tmp_path).skipped for _ in range(2)]
+        assert found[0] == found[1] == {"no": "is no value of the model"}
+
+    def test_the_oldest_entries_go(self, tmp_path: Path) -> None:
+        cache = Cache(tmp_path)
+        for number in range(ENTRIES + 3):
+            cache.keep(str(number), Statistics())
+            os.utime(tmp_path / f"{number}.npz", (number, number))
+        cache.keep("last", Statistics())
+        assert len(list(tmp_path.iterdir())) == ENTRIES
+        assert cache.find("last") is not None
+        assert cache.find("0") is None
+
+    def test_the_folder_follows_the_platform(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        assert platform_cache() == tmp_path / "onnxq"
+        self.collect(None)  # type: ignore[arg-type]
+        assert list((tmp_path / "onnxq" / "statistics").glob("*.npz"))
