@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxq.contract import Reject
 from onnxq.ir.flow import source_of
-from onnxq.ir.heads import Origin, head_size, trace_origin
+from onnxq.ir.heads import Heads, Origin, count_heads, head_sizes, trace_origin
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import attribute, input_of, is_op, producer, rank_of, root_of, scalar_of
 
@@ -48,10 +48,9 @@ class AttentionBlock:
         output: The linear layer that reads the heads' merged results, if there is one.
         context: The result for each head, before the heads are merged.
         masks: What is added to the scores, nearest to the softmax first.
-        scale: The factor on the scores, wherever it is applied; None if it is computed at run time.
-        head_dim: Channels of one head, if known.
-        heads: Query heads, if known.
-        kv_heads: Heads of keys and values, fewer than `heads` where they are grouped, if known.
+        scale: The factor on the scores, wherever it is applied (for small scores, if they are soft-capped
+            by a Tanh); None if it is computed at run time.
+        heads: How many heads there are, and of what size, if known.
         is_rotary: Whether queries and keys are turned by their positions.
         is_cross: Whether keys come from another sequence than queries.
         is_cached: Whether keys of earlier calls are put in front.
@@ -67,9 +66,7 @@ class AttentionBlock:
     context: ir.Value
     masks: tuple[ir.Value, ...]
     scale: float | None
-    head_dim: int | None
-    heads: int | None
-    kv_heads: int | None
+    heads: Heads | None
     is_rotary: bool
     is_cross: bool
     is_cached: bool
@@ -116,8 +113,6 @@ def _operator(node: ir.Node) -> AttentionBlock | Reject | None:
         return None
     mask, given = input_of(node, 3), node.attributes.get("scale")
     scale = given.as_float() if given is not None and not given.is_ref() else None
-    if scale is None and (size := head_size(query, trace_origin(query))) is not None:
-        scale = 1 / math.sqrt(size)
     above = _Scores(node, () if mask is None else (mask,), scale)
     return _block(node, (query, key, value), above, node)
 
@@ -132,22 +127,21 @@ def _block(
                 f"the {what} come from {origin.count or 'no'} linear layers, not 1", node.name or ""
             )
     query, key, value = (origin.linear for origin in origins if origin.linear is not None)
-    context = weighted.outputs[0]
-    output = _linear_below(context)
-    size = head_size(products[0], origins[0])
-    heads, kv_heads = _count_heads(query, key, output, size, node)
+    output = _linear_below(weighted.outputs[0])
+    scale = _total_scale(above, origins, is_operator=weighted is node)
+    heads = count_heads(query, key, output, head_sizes(products[0], origins[0], scale))
+    if scale is None and weighted is node and heads is not None:
+        scale = 1 / math.sqrt(heads.size)  # the operator's default
     return AttentionBlock(
         node=node,
         query=query,
         key=key,
         value=value,
         output=output,
-        context=context,
+        context=weighted.outputs[0],
         masks=above.masks,
-        scale=_total_scale(above, origins, is_operator=weighted is node),
-        head_dim=size,
+        scale=scale,
         heads=heads,
-        kv_heads=kv_heads,
         is_rotary=origins[0].is_rotary and origins[1].is_rotary,
         is_cross=source_of(query.activation) is not source_of(key.activation),
         is_cached=origins[1].is_cached,
@@ -157,23 +151,10 @@ def _block(
 
 
 def _total_scale(above: _Scores, origins: tuple[Origin, ...], *, is_operator: bool) -> float | None:
+    """The factor on the scores; the operator's own is all that an operator reports."""
     factors = [above.scale, *(() if is_operator else (origins[0].scale, origins[1].scale))]
-    return None if None in factors else math.prod(factor for factor in factors if factor is not None)
-
-
-def _count_heads(
-    query: Linear, key: Linear, output: Linear | None, size: int | None, node: ir.Node
-) -> tuple[int | None, int | None]:
-    """Heads of queries and of keys, from the widths of the layers."""
-    heads, kv_heads = attribute(node, "q_num_heads", 0), attribute(node, "kv_num_heads", 0)
-    if heads and kv_heads:
-        return heads, kv_heads
-    if not size:
-        return None, None
-    if query.node is not key.node:
-        return query.columns // size, key.columns // size
-    width = output.channels if output is not None else query.columns // 3
-    return width // size, (query.columns - width) // (2 * size)
+    known = [factor for factor in factors if factor is not None]
+    return math.prod(known) if len(known) == len(factors) else None
 
 
 def _over_last_axis(node: ir.Node) -> bool:
@@ -204,7 +185,7 @@ def _scores_above(value: ir.Value | None) -> _Scores | None:
         elif is_op(node, "Mul", "Div"):
             value, factor = _scaled(node)
             scale = scale * factor if scale is not None and factor is not None else None
-        elif is_op(node, "Cast", "Identity", "Reshape", "Max"):
+        elif is_op(node, "Cast", "Identity", "Reshape", "Max", "Tanh"):
             value = node.inputs[0]
         else:
             return None
@@ -227,7 +208,7 @@ def _leads_to_product(value: ir.Value | None) -> bool:
             value, _factor = _scaled(node)
         elif is_op(node, "Where"):
             return _leads_to_product(node.inputs[1]) or _leads_to_product(node.inputs[2])
-        elif is_op(node, "Cast", "Identity", "Reshape", "Add", "Max"):
+        elif is_op(node, "Cast", "Identity", "Reshape", "Add", "Max", "Tanh"):
             value = node.inputs[0]
         else:
             return False

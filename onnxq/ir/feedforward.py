@@ -37,7 +37,7 @@ def find_feedforward(node: ir.Node) -> FeedForward | None:
     down = find_linear(node)
     if not isinstance(down, Linear):
         return None
-    hidden = source_of(down.activation, down.channels)
+    hidden = source_of(down.activation)
     last = hidden.producer()
     if last is None:
         return None
@@ -54,7 +54,7 @@ def _gated(product: ir.Node, down: Linear) -> FeedForward | None:
         gated, other = product.inputs[index], product.inputs[1 - index]
         if gated is None or other is None:
             continue
-        node = source_of(gated, down.channels).producer()
+        node = source_of(gated).producer()
         activation = find_activation(node) if node is not None else None
         if activation is None:
             continue

@@ -11,12 +11,33 @@ from onnxq.ir.walk import (
     attribute,
     axes_of,
     constant_of,
+    constant_shape,
     input_of,
     is_op,
     last_dim,
     producer,
     rank_of,
     root_of,
+)
+
+_CLIMB_LIMIT = 16
+_ELEMENTWISE = (
+    "Add",
+    "Cast",
+    "Div",
+    "Dropout",
+    "Erf",
+    "Gelu",
+    "Identity",
+    "LayerNormalization",
+    "Mul",
+    "Pow",
+    "RMSNormalization",
+    "Relu",
+    "Sigmoid",
+    "Softmax",
+    "Sub",
+    "Tanh",
 )
 
 
@@ -57,7 +78,7 @@ def uses_through(value: ir.Value, channels: int | None = None) -> list[Use]:
     """
     found: list[Use] = []
     pending: list[tuple[ir.Value, tuple[ir.Node, ...]]] = [(value, ())]
-    size = channels if channels is not None else last_dim(value)
+    size = channels if channels is not None else channels_of(value)
     while pending:
         current, path = pending.pop(0)
         if current.is_graph_output():
@@ -71,12 +92,11 @@ def uses_through(value: ir.Value, channels: int | None = None) -> list[Use]:
     return found
 
 
-def source_of(value: ir.Value, channels: int | None = None) -> ir.Value:
+def source_of(value: ir.Value) -> ir.Value:
     """The value that `value` is a transparent copy of: the way back of `uses_through`, short of constants."""
-    size = channels if channels is not None else last_dim(value)
     while True:
         node = value.producer()
-        before = input_of(node, 0) if node is not None and keeps_channels(node, size) else None
+        before = input_of(node, 0) if node is not None and keeps_channels(node) else None
         if before is None or root_of(before) is not None:  # rows of a table are not the table
             return value
         value = before
@@ -100,8 +120,26 @@ def keeps_channels(node: ir.Node, channels: int | None = None) -> bool:
     """
     if not is_op(node, *_RULES) or not node.inputs or node.inputs[0] is None:
         return False
-    size = channels if channels is not None else last_dim(node.inputs[0])
+    size = channels if channels is not None else channels_of(node.inputs[0])
     return _RULES[node.op_type](node, node.inputs[0], size)
+
+
+def channels_of(value: ir.Value) -> int | None:
+    """Length of the last axis, if known: from the shape, or else from the constants `value` is made with.
+
+    Exporters leave most shapes out, while weights, biases and targets of reshapes still tell the channels. An
+    operand whose last axis is longer than one decides the length that others are broadcast to.
+    """
+    known, pending = _length(value), [value]
+    for _ in range(_CLIMB_LIMIT):
+        if known is not None or not pending:
+            return known
+        node = pending.pop(0).producer()
+        if node is not None and is_op(node, *_ELEMENTWISE):
+            operands = [operand for operand in node.inputs if operand is not None]
+            known = next((size for operand in operands if (size := _length(operand) or 0) > 1), None)
+            pending += operands
+    return None
 
 
 def reshape_end(node: ir.Node) -> tuple[int | None, ...]:
@@ -116,6 +154,23 @@ def _output_index(value: ir.Value) -> int:
     graph = value.graph
     outputs = list(graph.outputs) if graph is not None else []
     return next((index for index, output in enumerate(outputs) if output is value), 0)
+
+
+def _length(value: ir.Value) -> int | None:
+    """Length of the last axis, as the shape or the producer's own constants tell it."""
+    known, node = last_dim(value), value.producer()
+    if known is not None or node is None:
+        return known
+    if is_op(node, "Reshape"):
+        sizes = reshape_end(node)
+        return sizes[-1] or None if sizes else None
+    if is_op(node, "MatMul", "Gemm"):
+        weight = constant_shape(input_of(node, 1))
+        if weight is None or len(weight) != 2:
+            return None
+        return weight[0] if attribute(node, "transB", 0) else weight[1]
+    shape = constant_shape(value)
+    return shape[-1] if shape else None
 
 
 def _always(node: ir.Node, data: ir.Value, channels: int | None) -> bool:

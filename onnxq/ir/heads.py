@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -9,7 +10,7 @@ import onnx_ir as ir
 from onnxq.ir.flow import reshape_end, through_casts
 from onnxq.ir.linear import Linear, linear_giving
 from onnxq.ir.norm import Norm, find_norm
-from onnxq.ir.walk import input_of, is_op, last_dim, producer, root_of, scalar_of
+from onnxq.ir.walk import is_op, last_dim, producer, root_of, scalar_of
 
 _SEARCH_LIMIT = 200
 _FIRST_INPUT = frozenset(
@@ -34,6 +35,21 @@ _FIRST_INPUT = frozenset(
 )
 _ALL_INPUTS = frozenset({"Add", "Concat", "Div", "Mul", "Sub", "Where"})
 _COMPUTED_FACTORS = ("Sqrt", "Div", "Reciprocal", "Pow")
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How the channels of an attention are divided.
+
+    Attributes:
+        queries: Heads of the queries.
+        keys: Heads of keys and values: fewer where several query heads share one.
+        size: Channels of one head.
+    """
+
+    queries: int
+    keys: int
+    size: int
 
 
 @dataclass
@@ -89,16 +105,32 @@ def trace_origin(value: ir.Value) -> Origin:
     return origin
 
 
-def head_size(value: ir.Value, origin: Origin) -> int | None:
-    """Channels of one head: the queries' own last axis, or that of the Reshape behind the linear layer."""
-    known = last_dim(value)
-    if known is not None and len(value.shape or ()) == 4:
-        return known
-    for node in origin.nodes:
-        source = input_of(node, 0)
-        if is_op(node, "Reshape") and source is not None and linear_giving(source) is not None:
-            sizes = reshape_end(node)
-            return sizes[-1] if len(sizes) > 1 else None
+def head_sizes(operand: ir.Value, origin: Origin, scale: float | None) -> list[int]:
+    """Guesses at the channels of one head, best first.
+
+    The last axis of the operand itself, where its shape is known; the inverse square of the usual scale;
+    the last axis of what a Reshape splits, which may still hold queries, keys and values together.
+    """
+    known = last_dim(operand)
+    if known is not None and len(operand.shape or ()) == 4:
+        return [known]
+    usual = round(scale**-2) if scale else 0
+    sure = [usual] if scale and usual > 1 and math.isclose(usual, scale**-2, rel_tol=1e-3) else []
+    ends = [reshape_end(node) for node in origin.nodes if is_op(node, "Reshape")]
+    return sure + [sizes[-1] for sizes in ends if len(sizes) > 2 and sizes[-1]]
+
+
+def count_heads(query: Linear, key: Linear, output: Linear | None, sizes: list[int]) -> Heads | None:
+    """Heads of queries and of keys by the widths of the layers, with the first size that fits all of them."""
+    fused = query.node is key.node
+    if not fused:
+        widths = (query.columns, key.columns)
+    else:
+        width = output.channels if output is not None else query.columns // 3
+        widths = (width, (query.columns - width) // 2)
+    for size in sizes:
+        if min(widths) > 0 and not any(width % size for width in widths):
+            return Heads(widths[0] // size, widths[1] // size, size)
     return None
 
 

@@ -92,7 +92,7 @@ def find_residual(node: ir.Node) -> Residual | None:
 def placement_of(norm: Norm) -> Placement:
     """Where `norm` sits in the residual stream."""
     skips = tuple(_skips_reading(norm.output, norm.channels))
-    around = tuple(_skips_reading(source_of(norm.input, norm.channels), norm.channels))
+    around = tuple(_skips_reading(source_of(norm.input), norm.channels))
     kind = "post" if skips else "pre" if around else "alone"
     return Placement(kind, skips, around)
 
@@ -123,7 +123,7 @@ def _origin(skip: ir.Value) -> tuple[ir.Value, Norm | None]:
     node = value.producer()
     norm = find_norm(node) if node is not None else None
     if isinstance(norm, Norm) and norm.output is value:
-        return source_of(norm.input, norm.channels), norm
+        return source_of(norm.input), norm
     return value, None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxq.ir.flow import reshape_end, source_of, uses_through
+from onnxq.ir.flow import channels_of, reshape_end, source_of, uses_through
 
 SHAPED = {"inputs": "float[2,5,4] x", "outputs": "y", "shapes": True}
 
@@ -73,7 +73,7 @@ def test_sees_through_what_keeps_the_channels(body, constants, build):
     found = set(readers(model, channels=4))
     assert "Tanh" in found and found <= {"Tanh", "Sigmoid"}
     tanh = model.graph.outputs[0].producer()
-    assert source_of(tanh.inputs[0], channels=4).producer().op_type == "Relu"
+    assert source_of(tanh.inputs[0]).producer().op_type == "Relu"
 
 
 @pytest.mark.parametrize(("body", "constants"), STOPPED)
@@ -111,11 +111,55 @@ def test_being_an_index_is_not_being_data(build):
 
 
 def test_channels_come_from_the_shape_if_nobody_knows_better(build):
-    model = build("h = Relu(x) r = Reshape(h, s) y = Tanh(r)", s=ints(-1, 4))
+    model = build("h = Relu(x) r = Reshape(h, s) y = Tanh(r)", inputs="float[N,T,D] x", s=ints(-1, 4))
     relu = next(iter(model.graph)).outputs[0]
     assert readers(model) == ["Reshape"]
     relu.shape = ir.Shape([None, None, 4])
     assert readers(model) == ["Tanh"]
+
+
+@pytest.mark.parametrize(
+    ("body", "constants", "expected"),
+    [
+        ("h = MatMul(x, w)", {"w": np.ones((4, 6), np.float32)}, 6),
+        ("h = Gemm<transB = 1>(x, w)", {"w": np.ones((7, 4), np.float32)}, 7),
+        ("p = Neg(x) h = Add(p, b)", {"b": np.ones(5, np.float32)}, 5),
+        ("m = MatMul(x, w) p = Mul(m, x) h = Relu(p)", {"w": np.ones((4, 6), np.float32)}, 6),
+        (
+            "n = Shape<end = 1>(x) s = Concat<axis = 0>(n, k) p = Reshape(x, s) h = Erf(p)",
+            {"k": ints(5, 3)},
+            3,
+        ),
+        ("p = Neg(x) h = Add(p, b)", {"b": np.ones(1, np.float32)}, None),
+        ("s = Shape(x) h = Reshape(x, s)", {}, None),
+        ("h = Reshape(x, s)", {"s": ints(0, 0, -1)}, None),
+    ],
+)
+def test_constants_tell_the_channels_where_shapes_do_not(body, constants, expected, build):
+    model = build(body + " y = Tanh(h)", inputs="float[N,T,D] x", outputs="y", **constants)
+    assert channels_of(model.graph.outputs[0].producer().inputs[0]) == expected
+
+
+def test_the_way_back_stops_where_heads_are_merged(build):
+    """The last axis of what a Reshape gives says nothing about that of what it reads."""
+    model = build(
+        "h = Relu(x) r = Reshape(h, s) y = MatMul(r, w)",
+        inputs="float[2,5,3,4] x",
+        s=ints(2, 5, 12),
+        w=np.eye(12, dtype=np.float32),
+    )
+    merged = model.graph.outputs[0].producer().inputs[0]
+    assert source_of(merged) is merged
+
+
+def test_the_way_back_stops_at_a_table(build):
+    model = build(
+        "h = Gather(e, x) y = Identity(h)",
+        inputs="int64[N] x",
+        outputs="float[N,4] y",
+        e=np.ones((9, 4), np.float32),
+    )
+    assert source_of(model.graph.outputs[0]).name == "h"
 
 
 @pytest.mark.parametrize(
