@@ -178,6 +178,8 @@ ADAPTERS: dict[tuple[str, int], Adapter] = {
     ("DFT", 20): _dft,
     ("GridSample", 20): _grid_sample,
     ("GroupNormalization", 21): _refuse("its scale and bias are per channel from opset 21 on"),
+    ("Attention", 24): _refuse("it masks, and rounds the softmax, in another way from opset 24 on"),
+    ("Attention", 25): _refuse("it masks in another way from opset 25 on"),
 }
 """By operator and the version that changed its meaning or its form."""
 
