@@ -35,6 +35,7 @@ _KEYS = frozenset({"location", "offset", "length", "checksum"})
 _READ = (
     os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 )
+_MAX_LINKS = 40
 _MAPPED_FROM = 1 << 20
 """Smaller files are read: a mapping costs a descriptor, and some exporters write a file per tensor."""
 
@@ -90,16 +91,23 @@ class DataFolder:
     def __init__(self, model: Path | None) -> None:
         self._folder = _home_of(model) if model is not None else None
         self._files: dict[str, Bytes] = {}
+        self._checksums: dict[str, str] = {}
 
     def read(self, reference: Reference) -> Bytes:
         """The bytes of `reference`, read-only, mapped where the file is large.
 
         Raises:
-            ExternalDataError: The location is not a regular file inside the folder, or is too short.
+            ExternalDataError: The location is not a regular file inside the folder, is too short, or does not
+                have the checksum that is given.
         """
-        if reference.location not in self._files:
-            self._files[reference.location] = self._open(reference)
-        data = self._files[reference.location]
+        name = "/".join(_parts(reference))
+        if name not in self._files:
+            self._files[name] = self._open(reference)
+        data = self._files[name]
+        if reference.checksum and name not in self._checksums:
+            self._checksums[name] = hashlib.sha1(data.data, usedforsecurity=False).hexdigest()
+        if reference.checksum and self._checksums[name] != reference.checksum:
+            raise _refuse("checksum-mismatch", reference, "is not the file whose checksum the model gives")
         end = reference.offset + reference.length
         if end > data.size:
             if is_lfs_pointer(data[:64].tobytes()):
@@ -117,19 +125,12 @@ class DataFolder:
             raise _refuse("no-folder", reference, "is external data", "Load the model from its file instead.")
         try:
             with ExitStack() as stack:
-                descriptor = _open_inside(self._folder, reference, stack)
-                data = _map(descriptor)
+                return _map(_open_inside(self._folder, reference, stack))
         except FileNotFoundError:
             hint = "Copy the data file that belongs to the model next to it."
             raise _refuse("missing", reference, "does not exist", hint) from None
         except (OSError, ValueError) as error:
             raise _refuse("unreadable", reference, f"cannot be read: {error}") from error
-        if (
-            reference.checksum
-            and hashlib.sha1(data.data, usedforsecurity=False).hexdigest() != reference.checksum
-        ):
-            raise _refuse("checksum-mismatch", reference, "is not the file whose checksum the model gives")
-        return data
 
 
 def _refuse(slug: str, where: Reference | str, what: str, hint: str = "") -> ExternalDataError:
@@ -150,15 +151,21 @@ def _number(entries: dict[str, str], key: str, default: int, where: str) -> int:
 
 def _home_of(model: Path) -> Path:
     """The folder to read external data from: where the model really is, or its snapshot in a hub cache."""
-    given = Path(os.path.realpath(os.path.dirname(os.path.abspath(model))))
-    return given if _cache_of(given) else Path(os.path.realpath(model)).parent
+    path = os.path.abspath(model)
+    for _ in range(_MAX_LINKS):
+        folder = Path(os.path.realpath(os.path.dirname(path)))
+        if not os.path.islink(path) or _cache_of(folder):
+            break
+        path = os.path.join(folder, os.readlink(path))
+    return folder
 
 
 def _cache_of(folder: Path) -> Path | None:
     """The repository of a hub cache that `folder` is a snapshot (or part of a snapshot) in."""
     for revision in (folder, *folder.parents):
         repository = revision.parent.parent
-        if revision.parent.name == "snapshots" and not (repository / "blobs").is_symlink():
+        blobs = repository / "blobs"
+        if revision.parent.name == "snapshots" and blobs.is_dir() and not blobs.is_symlink():
             return repository
     return None
 

@@ -103,7 +103,6 @@ class _Walk:
             self.tensor(initializer, f"{where}: initializer {initializer.name!r}")
         _distinct((tensor.name for tensor in graph.initializer), "initializer", where)
         _distinct((value.name for value in graph.input), "input", where)
-        _distinct((value.name for value in graph.output), "output", where)
         for value in (*graph.input, *graph.output, *graph.value_info):
             _check_type(value.type, f"{where}: value {value.name!r}")
         local = [*(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)]

@@ -74,7 +74,6 @@ INVALID = {
     "duplicate-initializer": lambda m: m.graph.initializer.append(tensor("w", 2)),
     "duplicate-input": lambda m: m.graph.input.append(value("x", 4)),
     "duplicate-input of a function": lambda m: m.functions.append(_function(inputs=["a", "a"])),
-    "duplicate-output": lambda m: m.graph.output.append(value("y", 4)),
     "duplicate-attribute": lambda m: m.graph.node[0].attribute.extend([helper.make_attribute("a", 1)] * 2),
     "duplicate-metadata": lambda m: _twice(m.metadata_props),
     "duplicate-metadata of a node": lambda m: _twice(m.graph.node[0].metadata_props),

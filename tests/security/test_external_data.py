@@ -90,6 +90,20 @@ def test_a_proto_without_a_file_has_no_external_data(folders):
     assert len(list(sites(from_proto(proto, path=inside / "model.onnx")))) == 1
 
 
+def test_each_checksum_of_a_file_is_checked(folders):
+    inside, outside = folders
+    (inside / "data").write_bytes(SECRET)
+    right = Attack("", entries=(("checksum", hashlib.sha1(SECRET).hexdigest().upper()),))
+    proto = PLACES["initializer"](evil_tensor(right, outside))
+    assert from_proto(proto, path=inside / "model.onnx")
+    wrong = evil_tensor(Attack("", location="./data", entries=(("checksum", "0" * 40),)), outside)
+    wrong.name = "wrong"
+    proto.graph.initializer.append(wrong)
+    with pytest.raises(ExternalDataError) as caught:
+        from_proto(proto, path=inside / "model.onnx")
+    assert caught.value.slug == "checksum-mismatch"
+
+
 def test_the_checked_file_is_the_read_file(folders, monkeypatch):
     """A file that becomes a link after it was looked at is not followed."""
     inside, outside = folders
@@ -133,6 +147,8 @@ def test_the_hub_cache_is_accepted(below, tmp_path, monkeypatch):
     assert site.tensor.tobytes() == SECRET
     (tmp_path / "latest").symlink_to(model.parent)
     assert len(list(sites(load(tmp_path / "latest" / "model.onnx")))) == 1
+    (tmp_path / "shortcut.onnx").symlink_to(model)
+    assert len(list(sites(load(tmp_path / "shortcut.onnx")))) == 1
     monkeypatch.chdir(model.parent)
     assert len(list(sites(load("model.onnx")))) == 1
 
