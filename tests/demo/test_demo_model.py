@@ -25,7 +25,7 @@ def accuracy_of(model: ir.Model | Path) -> float:
 
 def with_gamma_moved(model: ir.Model) -> ir.Model:
     """The same function with every gamma in the rows of the products that read its norm."""
-    constants = {name: value for name, value in model.graph.initializers.items()}
+    constants = model.graph.initializers
     for node in model.graph:
         readers = [use.node for use in node.outputs[0].uses()]
         if node.op_type != "LayerNormalization" or {reader.op_type for reader in readers} != {"MatMul"}:
