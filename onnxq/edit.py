@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -348,8 +349,8 @@ def _subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def _lend(source: ir.Value, target: ir.Value) -> None:
-    """Give `target` the type and shape of `source`; the shape as a copy, for shapes can be written to."""
-    target.type = source.type
+    """Give `target` the type and shape of `source`, as copies, since both can be written to."""
+    target.type = copy.deepcopy(source.type)
     target.shape = source.shape.copy() if source.shape is not None else None
 
 

@@ -42,15 +42,17 @@ def test_inserted_node_carries_its_owner_and_is_in_the_journal():
     assert outputs_of(model, {"x": X})["y"].tolist() == [[1, 2], [3, 4]]
 
 
-def test_lent_shape_is_a_copy():
+def test_lent_shape_and_type_are_copies():
     model = model_of(CHAIN)
     neg = node_of(model, "Neg")
-    neg.outputs[0].shape = ir.Shape(["N", 2])
+    neg.outputs[0].shape, neg.outputs[0].dtype = ir.Shape(["N", 2]), ir.DataType.FLOAT
     (value,) = edit_of(model).insert(
         "Abs", [neg.outputs[0]], before=node_of(model, "Relu"), names=["a"], like=neg.outputs[0]
     )
     value.shape[1] = 7
+    value.dtype = ir.DataType.FLOAT16
     assert neg.outputs[0].shape[1] == 2
+    assert neg.outputs[0].dtype != ir.DataType.FLOAT16
 
 
 @pytest.mark.parametrize("array", [np.float32(3.0), np.zeros(0, np.int64), np.ones((2, 1, 3), np.float16)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,12 +34,26 @@ class Structure:
 def copy_of(model: ir.Model) -> ir.Model:
     """A copy that shares the weights. A model whose nodes are out of order is put in order first."""
     try:
-        return model.clone()
+        copied = model.clone()
     except (RuntimeError, ValueError):
         model.graph.sort()
         for function in model.functions.values():
             function.sort()
-        return model.clone()
+        copied = model.clone()
+    # A clone shares its type objects with the original, and setting an element type writes to them.
+    for value in _values_of(copied):
+        value.type = copy.deepcopy(value.type)
+    return copied
+
+
+def _values_of(model: ir.Model) -> Iterator[ir.Value]:
+    roots: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for root in roots:
+        for graph in (root.graph if isinstance(root, ir.Function) else root, *root.subgraphs()):
+            yield from graph.inputs
+            yield from graph.initializers.values()
+        for node in root.all_nodes():
+            yield from node.outputs
 
 
 def skeleton_of(model: ir.Model) -> onnx.ModelProto:
@@ -46,17 +61,17 @@ def skeleton_of(model: ir.Model) -> onnx.ModelProto:
     tensors = [value.const_value for value in model.graph.initializers.values()]
     if sum(tensor.nbytes for tensor in tensors if tensor is not None) <= LITTLE_DATA:
         return ir.to_proto(model)
-    copy = copy_of(model)
-    for name, value in list(copy.graph.initializers.items()):
+    bare = copy_of(model)
+    for name, value in list(bare.graph.initializers.items()):
         tensor = value.const_value
         if tensor is None or tensor.nbytes <= SMALL_TENSOR:
             continue
         value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
         value.const_value = None
-        del copy.graph.initializers[name]
+        del bare.graph.initializers[name]
         if not value.is_graph_input():
-            copy.graph.inputs.append(value)
-    return ir.to_proto(copy)
+            bare.graph.inputs.append(value)
+    return ir.to_proto(bare)
 
 
 def structure_of(model: ir.Model) -> Structure:

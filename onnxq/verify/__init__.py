@@ -1,5 +1,6 @@
 """Whether two models compute the same: comparison of outputs, feeds, the oracle, and who is to blame."""
 
+from onnxq.verify.bisect import Divergence, State, divergences, first_different
 from onnxq.verify.compare import Comparison, OutputComparison, compare
 from onnxq.verify.feeds import Feed, FeedSettings, make_feeds
 from onnxq.verify.oracle import Budget, Judgement, OracleSettings, Verdict, judge
@@ -7,13 +8,17 @@ from onnxq.verify.oracle import Budget, Judgement, OracleSettings, Verdict, judg
 __all__ = [
     "Budget",
     "Comparison",
+    "Divergence",
     "Feed",
     "FeedSettings",
     "Judgement",
     "OracleSettings",
     "OutputComparison",
+    "State",
     "Verdict",
     "compare",
+    "divergences",
+    "first_different",
     "judge",
     "make_feeds",
 ]
