@@ -98,7 +98,7 @@ def _sigmoid_kind(alpha: float) -> str | None:
 
 
 def _spelled_out(node: ir.Node) -> Activation | None:
-    for cone in cones(node.outputs[0]):
+    for cone in cones(node.outputs[0], _KINDS):
         kind = _kind_of(cone)
         if kind is not None:
             return Activation(kind, cone.argument, cone.output, tuple(reversed(cone.nodes)))

@@ -7,7 +7,7 @@ each candidate for the argument; `evaluate` computes the cut piece on numbers of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,9 +62,14 @@ class Cone:
         return np.broadcast_to(np.asarray(known[self.output], np.float64), numbers.shape)
 
 
-def cones(output: ir.Value) -> Iterator[Cone]:
-    """Every way to read `output` as an elementwise function of one value that is read at least twice."""
+def cones(output: ir.Value, functions: Collection[str]) -> Iterator[Cone]:
+    """Every way to read `output` as an elementwise function of one value that is read at least twice.
+
+    Only if one of `functions` (operator names) is among the nodes above: most products are none.
+    """
     above = _above(output)
+    if all(node.op_type not in functions for node in above):
+        return
     readers: dict[ir.Value, int] = {}
     for node in above:
         for value in node.inputs:

@@ -67,10 +67,10 @@ class Use:
 def uses_through(value: ir.Value, channels: int | None = None) -> list[Use]:
     """Every use of `value` and of its transparent copies: readers in order, graph outputs included.
 
-    A reader inside an If, Loop or Scan body that captures the value counts like any other. Transparent are
-    Identity, Dropout at inference, casts between floats, and Reshape, Flatten, Squeeze, Unsqueeze,
-    Transpose, Expand, Slice, Split and Gather where they provably keep the last axis. What cannot be proven
-    is reported as the reader.
+    A reader inside an If, Loop or Scan body that captures the value counts like any other; one that reads
+    only the shape does not. Transparent are Identity, Dropout at inference, casts between floats, and
+    Reshape, Flatten, Squeeze, Unsqueeze, Transpose, Expand, Slice, Split and Gather where they provably
+    keep the last axis. What cannot be proven is reported as the reader.
 
     Args:
         value: The value, its channels on the last axis.
@@ -87,7 +87,7 @@ def uses_through(value: ir.Value, channels: int | None = None) -> list[Use]:
             if index == 0 and keeps_channels(node, size):
                 copies = node.outputs[:1] if node.op_type == "Dropout" else node.outputs
                 pending += [(copy, (*path, node)) for copy in copies]
-            else:
+            elif not is_op(node, "Shape", "Size"):
                 found.append(Use(node, index, current, path))
     return found
 

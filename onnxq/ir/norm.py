@@ -19,7 +19,7 @@ from onnxq.contract import Edit, Reject
 from onnxq.ir.append import append
 from onnxq.ir.flow import through_casts
 from onnxq.ir.linear import put_constant
-from onnxq.ir.precision import fits, float_view, is_float, round_once
+from onnxq.ir.precision import float_view, is_float, round_once
 from onnxq.ir.reduction import Core, find_core
 from onnxq.ir.walk import (
     attribute,
@@ -126,12 +126,12 @@ def rewrite_norm(
         raise ValueError(f"the RMS norm {norm.output.name!r} has no place for a shift")
     if beta is None and norm.beta_place is not None:
         beta = np.zeros(norm.channels)
-    for array in (gamma, beta):
-        if array is not None and not fits(array, norm.dtype):
-            raise ValueError(f"the new numbers of the norm {norm.output.name!r} overflow {norm.dtype.name}")
-    output = _write_gamma(norm, edit, gamma)
-    if beta is not None:
-        _write_beta(norm, edit, beta, output)
+    # Everything is rounded before anything is written: an overflow leaves the model as it was.
+    new_gamma = round_once(gamma, _dtype_of(norm, norm.gamma_place))
+    new_beta = None if beta is None else round_once(beta, _dtype_of(norm, norm.beta_place))
+    output = _write_gamma(norm, edit, new_gamma)
+    if new_beta is not None:
+        _write_beta(norm, edit, new_beta, output)
 
 
 def _norm_at(node: ir.Node, tail: int) -> Norm | Reject | None:
@@ -228,13 +228,8 @@ def _extend(base: Norm, node: ir.Node, index: int) -> Norm | Reject | None:
         return Reject(f"the {what} of the norm {_why_no_vector(vector)}", node.name or "")
     if array is None or (array.size != base.channels if base.channels else array.size == 1):
         return None
-    longer = replace(
-        base,
-        output=node.outputs[0],
-        nodes=(*base.nodes, node),
-        channels=array.size,
-        dtype=constant_dtype(vector),
-    )
+    nodes, dtype = (*base.nodes, node), constant_dtype(vector)
+    longer = replace(base, output=node.outputs[0], nodes=nodes, channels=array.size, dtype=dtype)
     if node.op_type == "Mul":
         return replace(longer, gamma=array, gamma_place=(node, index))
     gamma = base.gamma if base.channels else np.ones(array.size, np.float32)
@@ -249,6 +244,8 @@ def _continues(norm: Norm) -> bool:
         if value.is_graph_output():
             return False
         for user, _ in value.uses():
+            if is_op(user, "Shape", "Size"):
+                continue
             if is_op(user, "Cast", "Identity") and through_casts(user.outputs[0]) is not user.outputs[0]:
                 pending.append(user.outputs[0])
                 continue
@@ -274,28 +271,27 @@ def _why_no_vector(value: ir.Value | None) -> str:
     return "is computed" if constant_shape(value) is None else "is not one number per channel"
 
 
+def _dtype_of(norm: Norm, place: Place | None) -> np.dtype:
+    return norm.dtype if place is None else constant_dtype(place[0].inputs[place[1]])
+
+
 def _write_gamma(norm: Norm, edit: Edit, gamma: np.ndarray) -> ir.Value:
     """Returns the output of the norm, which is another value if a γ was put in at the end."""
     if norm.gamma_place is not None:
-        put_constant(edit, *norm.gamma_place, round_once(gamma, _dtype_at(norm.gamma_place)))
-        return norm.output
-    if (gamma == 1).all():
-        return norm.output
-    core = norm.nodes[-1 if norm.beta_place is None else -2].outputs[0]
-    dtype = norm.dtype if core.dtype is None else np.dtype(core.dtype.numpy())
-    scaled = append(edit, core, "Mul", round_once(gamma, dtype))
-    return scaled if norm.beta_place is None else norm.output
+        put_constant(edit, *norm.gamma_place, gamma)
+    elif (gamma != 1).any():
+        core = norm.nodes[-1 if norm.beta_place is None else -2].outputs[0]
+        wide = gamma if core.dtype is None else gamma.astype(core.dtype.numpy())
+        scaled = append(edit, core, "Mul", wide)
+        return scaled if norm.beta_place is None else norm.output
+    return norm.output
 
 
 def _write_beta(norm: Norm, edit: Edit, beta: np.ndarray, output: ir.Value) -> None:
     last = norm.nodes[-1]
     if norm.beta_place is not None:
-        put_constant(edit, *norm.beta_place, round_once(beta, _dtype_at(norm.beta_place)))
+        put_constant(edit, *norm.beta_place, beta)
     elif is_op(last, "LayerNormalization"):
-        edit.rewire(last, 2, edit.constant(round_once(beta, norm.dtype), f"{output.name}_shift", near=last))
+        edit.rewire(last, 2, edit.constant(beta, f"{output.name}_shift", near=last))
     else:
-        append(edit, output, "Add", round_once(beta, norm.dtype))
-
-
-def _dtype_at(place: Place) -> np.dtype:
-    return constant_dtype(place[0].inputs[place[1]])
+        append(edit, output, "Add", beta)

@@ -1,11 +1,17 @@
-"""Tiny transformers with random weights, as torch's two exporters write them."""
+"""Tiny transformers with random weights, as torch's two exporters write them.
+
+``python tests/ir/exported.py`` writes what the dynamo exporter makes of them into ``exports/``.
+"""
 
 from __future__ import annotations
 
 import io
 import logging
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
@@ -15,7 +21,7 @@ WIDTH, HEADS, INNER = 16, 4, 24
 
 
 class Attention(nn.Module):
-    """Attention with its own products and softmax; queries from one sequence, keys and values from another."""
+    """Attention with its own products and softmax; keys and values may come from another sequence."""
 
     def __init__(self, kv_heads: int = HEADS, bias: bool = True) -> None:
         super().__init__()
@@ -42,7 +48,7 @@ class Attention(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Two layers in the manner of BERT (norms behind the residual additions) or of ViT (before the branches)."""
+    """Two layers in the manner of BERT (norms behind the residual additions) or ViT (before the branches)."""
 
     def __init__(self, pre: bool, approximate: str = "none") -> None:
         super().__init__()
@@ -85,7 +91,7 @@ class RMSNorm(nn.Module):
 
 
 class RotaryAttention(Attention):
-    """Causal attention with rotary positions and two query heads for each key head, through torch's own kernel."""
+    """Causal attention with rotary positions, two query heads for each key head, in torch's own kernel."""
 
     def __init__(self) -> None:
         super().__init__(kv_heads=HEADS // 2, bias=False)
@@ -166,47 +172,70 @@ def crossed_inputs() -> dict[str, Tensor]:
     return {"source": torch.randn(2, 7, WIDTH), "target": torch.randn(2, 5, WIDTH)}
 
 
-def export(
-    module: nn.Module, inputs: dict[str, Tensor], opset: int, dynamo: bool, dynamic: bool = True
-) -> ir.Model:
-    """The module as one of torch's exporters writes it, batch and length left open if `dynamic`."""
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], dict[str, Tensor]]]] = {
+    "post": (lambda: Encoder(pre=False), encoder_inputs),
+    "pre": (lambda: Encoder(pre=True, approximate="tanh"), encoder_inputs),
+    "decoder": (Decoder, decoder_inputs),
+    "crossed": (Crossed, crossed_inputs),
+}
+
+
+def export(name: str, opset: int, *, dynamo: bool) -> ir.Model:
+    """A model of `MODELS` as one of torch's exporters writes it, batch and length left open."""
     torch.manual_seed(0)
+    make, make_inputs = MODELS[name]
+    module, inputs = make().eval(), make_inputs()
     for parameter in module.parameters():
         if parameter.dim() == 1:
             nn.init.uniform_(parameter, 0.5, 1.5)  # no two norms alike, and none to be folded away
-    names = list(inputs)
-    axes = {name: {0: f"{name}_batch", 1: f"{name}_length"} for name in names} if dynamic else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
         try:
-            if dynamo:
-                shapes = (
-                    {name: dict.fromkeys((0, 1), torch.export.Dim.AUTO) for name in names}
-                    if dynamic
-                    else None
-                )
-                program = torch.onnx.export(
-                    module.eval(),
-                    kwargs=inputs,
-                    dynamo=True,
-                    opset_version=opset,
-                    dynamic_shapes=shapes,
-                    verbose=False,
-                )
-                return ir.from_proto(program.model_proto)
-            buffer = io.BytesIO()
-            torch.onnx.export(
-                module.eval(),
-                tuple(inputs.values()),
-                buffer,
-                dynamo=False,
-                opset_version=opset,
-                input_names=names,
-                dynamic_axes=axes,
-            )
+            return _by_dynamo(module, inputs, opset) if dynamo else _by_script(module, inputs, opset)
         finally:
             logging.disable(logging.NOTSET)
-    import onnx
 
+
+def _by_dynamo(module: nn.Module, inputs: dict[str, Tensor], opset: int) -> ir.Model:
+    shapes = {name: dict.fromkeys((0, 1), torch.export.Dim.AUTO) for name in inputs}
+    program = torch.onnx.export(
+        module, kwargs=inputs, dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False
+    )
+    return ir.from_proto(program.model_proto)
+
+
+def _by_script(module: nn.Module, inputs: dict[str, Tensor], opset: int) -> ir.Model:
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        module,
+        tuple(inputs.values()),
+        buffer,
+        dynamo=False,
+        opset_version=opset,
+        input_names=list(inputs),
+        dynamic_axes={name: {0: f"{name}_batch", 1: f"{name}_length"} for name in inputs},
+    )
     return ir.from_proto(onnx.load_from_string(buffer.getvalue()))
+
+
+def write_exports(folder: Path) -> None:
+    """Write what the dynamo exporter makes of each model, less its notes on where the code lies."""
+    folder.mkdir(exist_ok=True)
+    for name in MODELS:
+        for opset in (18, 23):
+            model = export(name, opset, dynamo=True)
+            for node in model.graph.all_nodes():
+                node.metadata_props.clear()
+                node.doc_string = None
+                for value in node.outputs:
+                    value.metadata_props.clear()
+            model.metadata_props.clear()
+            model.graph.metadata_props.clear()
+            for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+                value.metadata_props.clear()
+            (folder / f"{name}_{opset}.onnx").write_bytes(ir.to_proto(model).SerializeToString())
+
+
+if __name__ == "__main__":
+    write_exports(Path(__file__).parent / "exports")

@@ -105,6 +105,11 @@ def test_readers_inside_subgraphs_count(build):
     assert sorted(use.node.op_type if use.node else "output" for use in found) == ["Neg", "output"]
 
 
+def test_reading_the_shape_is_not_reading_the_value(build):
+    model = build("h = Relu(x) s = Shape(h) n = Size(h) y = Tanh(h)")
+    assert readers(model, channels=4) == ["Tanh"]
+
+
 def test_being_an_index_is_not_being_data(build):
     model = build("h = Relu(x) i = Cast<to = 7>(h) y = Gather(x, i)")
     assert readers(model, channels=4) == ["Cast"]
