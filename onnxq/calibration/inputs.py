@@ -132,8 +132,13 @@ def fit(array: npt.ArrayLike, spec: InputSpec, where: str) -> Array:
     return fitted
 
 
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether an element type is one of floats, numpy's own or one that ONNX adds."""
+    return dtype.kind == "f" or dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+
+
 def _require_finite(array: Array, spec: InputSpec, where: str) -> None:
-    if not _is_float(array.dtype) or np.isfinite(array).all():
+    if not is_float(array.dtype) or np.isfinite(array).all():
         return
     first = np.argwhere(~np.isfinite(array))[0]
     row = f", row {first[0]}" if array.ndim and len(array) > 1 else ""
@@ -172,7 +177,7 @@ def _converted(array: Array, spec: InputSpec, where: str) -> Array:
     elif array.dtype.kind in "biu" and spec.dtype.kind in "biu":
         fitted = array.astype(spec.dtype)
         fitted = fitted if np.array_equal(fitted, array) else None
-    elif _is_float(array.dtype) and _is_float(spec.dtype):
+    elif is_float(array.dtype) and is_float(spec.dtype):
         with np.errstate(over="ignore"):
             fitted = array.astype(spec.dtype)
         fitted = fitted if np.array_equal(np.isfinite(fitted), np.isfinite(array)) else None
@@ -185,10 +190,6 @@ def _converted(array: Array, spec: InputSpec, where: str) -> Array:
             slug="wrong-dtype",
         )
     return fitted
-
-
-def _is_float(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind == "f" or dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
 def _dim(dim: int | ir.SymbolicDim) -> int | str | None:

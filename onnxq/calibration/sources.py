@@ -41,9 +41,9 @@ def open_data(spec: DataSpec, model: ir.Model, options: DataOptions | None = Non
     """
     options = options or DataOptions()
     _check_options(options)
-    if isinstance(spec, DataSource):
-        return spec
     specs = input_specs(model)
+    if isinstance(spec, DataSource):
+        return _reused(spec, specs)
     if isinstance(spec, str) and spec == "random":
         return open_random(model, specs, options)
     if isinstance(spec, (str, Path)):
@@ -51,6 +51,18 @@ def open_data(spec: DataSpec, model: ir.Model, options: DataOptions | None = Non
     if isinstance(spec, Mapping):
         return open_mapping(spec, specs, options)
     return open_feeds(spec, specs, options)
+
+
+def _reused(source: DataSource, specs: tuple[InputSpec, ...]) -> DataSource:
+    """A source that was opened before, if it was opened for inputs like these."""
+    if [(spec.name, spec.dtype) for spec in source.specs] != [(spec.name, spec.dtype) for spec in specs]:
+        raise CalibrationError(
+            f"{source.reader.origin} was opened for {', '.join(map(str, source.specs))}; "
+            f"the model wants {', '.join(map(str, specs))}",
+            hint="open it for this model",
+            slug="other-model",
+        )
+    return source
 
 
 def _open_named(spec: str | Path, specs: tuple[InputSpec, ...], options: DataOptions) -> DataSource:

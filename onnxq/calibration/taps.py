@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from onnxq.calibration.inputs import is_float
 from onnxq.calibration.source import Batch, DataSource
 from onnxq.calibration.tokens import Mask, batch_bytes, key_of, masks_of, sample_keys, tokens_by_sample
 from onnxq.errors import CalibrationError
@@ -156,7 +157,7 @@ def _sightings(values: dict[str, Any], batch: Batch, masks: Sequence[Mask]) -> I
     keys = sample_keys(batch.feeds, batch.samples, masks)
     for name in list(values):
         array = np.asarray(values.pop(name))  # let go of each value once it has been seen
-        if array.dtype.kind in "biuSUO":
+        if not is_float(array.dtype):
             continue
         for sample, tokens in tokens_by_sample(array, batch.samples, masks):
             if tokens.size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ def tokens_by_sample(
     elif wide.ndim > 1 and len(wide) == samples:
         for sample in range(samples):
             yield sample, _rows(wide[sample])
-    elif wide.ndim == 2 and len(wide) % samples == 0 and samples > 1:
+    elif wide.ndim == 2 and len(wide) % samples == 0:
         for sample, part in enumerate(np.split(wide, samples)):
             yield sample, _rows(part)
     else:
@@ -102,4 +103,6 @@ def _mask_for(shape: tuple[int, ...], masks: Sequence[Mask]) -> Mask | None:
 
 def _rows(array: Array) -> Array:
     """`array` with its last axis as channels and all others as one."""
-    return array.reshape(1, 1) if array.ndim == 0 else array.reshape(-1, array.shape[-1])
+    if array.ndim == 0:
+        return array.reshape(1, 1)
+    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])

@@ -279,6 +279,13 @@ CASES = [
         batch_of_none,
     ),
     Bad("random text", lambda _: "random", "no-random-data", ("string",), lambda: linear("n, 1", "string")),
+    Bad(
+        "a source of another model",
+        lambda _: open_data({"x": OK}, linear()),
+        "other-model",
+        ("opened for x: float32[batch, 4]", "input_ids"),
+        encoder,
+    ),
     Bad("a model of sequences", npz(x=OK), "input-kind", ("'x'",), sequence_model),
 ]
 
