@@ -15,7 +15,6 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxq.calibration.inputs import is_float
 from onnxq.calibration.source import Batch, DataSource
@@ -136,6 +135,8 @@ def observe(
 
 def tapped(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """A copy of `model`, weights shared, that computes the values `names` and nothing else."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
     copy = model.clone()
     values = {value.name: value for node in copy.graph for value in node.outputs}
     copy.graph.outputs.clear()
