@@ -112,19 +112,19 @@ def _write_minilm(folder: Path) -> None:
     for use in ("calibration", "test"):
         texts = [each.long for each in shares[use]]
         (folder / f"{use}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        _save(folder / f"{use}.npz", encode(tokenizer, texts, TOKENS))
-    _save(folder / "many.npz", encode(tokenizer, [each.long for each in shares["many"]], TOKENS))
+        save(folder / f"{use}.npz", encode(tokenizer, texts, TOKENS))
+    save(folder / "many.npz", encode(tokenizer, [each.long for each in shares["many"]], TOKENS))
     queries = encode(tokenizer, [each.short for each in shares["retrieval"]], TOKENS // 4)
     documents = encode(tokenizer, [each.long for each in shares["retrieval"]], TOKENS)
     sides = {"query": queries, "document": documents}
     named = {f"{side}.{key}": array for side, arrays in sides.items() for key, array in arrays.items()}
-    _save(folder / "retrieval.npz", named)
+    save(folder / "retrieval.npz", named)
 
 
 def _write_vit(folder: Path) -> None:
     for seed, (use, names) in enumerate((("calibration", pictures.CALIBRATION), ("test", pictures.TEST))):
         crops = pictures.write_crops(names, folder / use, seed)
-        _save(folder / f"{use}.npz", {"input_image": crops})
+        save(folder / f"{use}.npz", {"input_image": crops})
 
 
 def _write_smollm2(folder: Path) -> None:
@@ -135,7 +135,7 @@ def _write_smollm2(folder: Path) -> None:
         raise BenchmarkError(f"too little text for {wanted} chunks of {CHUNK} tokens: {len(ids)} tokens")
     chunks = np.array(ids[: wanted * CHUNK], np.int64).reshape(wanted, CHUNK)
     for use, rows in (("calibration", chunks[:CALIBRATION_CHUNKS]), ("test", chunks[CALIBRATION_CHUNKS:])):
-        _save(folder / f"{use}.npz", {"input_ids": rows, "attention_mask": np.ones_like(rows)})
+        save(folder / f"{use}.npz", {"input_ids": rows, "attention_mask": np.ones_like(rows)})
 
 
 WRITERS: Mapping[str, Callable[[Path], None]] = {
@@ -145,7 +145,8 @@ WRITERS: Mapping[str, Callable[[Path], None]] = {
 }
 
 
-def _save(path: Path, arrays: Arrays) -> None:
+def save(path: Path, arrays: Arrays) -> None:
+    """Write arrays by name as an .npz file."""
     np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy types its keywords as if all were its own
 
 

@@ -1,13 +1,20 @@
-"""Commands as measured objects: how long a process took, and the most memory it held."""
+"""Commands as measured objects: how long a process took, and the most memory it held.
+
+On Linux a process inherits the largest resident set of the one that forked it. So the command is started by a
+small process, this file run as a program, that holds a dozen megabytes.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -37,14 +44,28 @@ class Finished:
 
 def run_measured(command: Sequence[str]) -> Finished:
     """Run a command to its end."""
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        begin = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=errors, stdin=subprocess.DEVNULL)
-        # wait4 and not wait: it alone tells the memory of this child and not of all children so far.
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        errors.seek(0)
-        peak = usage.ru_maxrss * 1024 / 1e6
-        return Finished(process.returncode, seconds, peak, output.read(), errors.read())
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        launcher = [sys.executable, "-I", __file__, str(report)]
+        done = subprocess.run([*launcher, *command], check=False, capture_output=True, text=True)
+        figures = json.loads(report.read_text())
+    return Finished(figures["code"], figures["seconds"], figures["peak_mb"], done.stdout, done.stderr)
+
+
+def main() -> None:
+    """Run the command behind the first argument, and write its figures to the file that argument names."""
+    report, *command = sys.argv[1:]
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    figures = {
+        "code": process.returncode,
+        "seconds": time.perf_counter() - begin,
+        "peak_mb": usage.ru_maxrss * 1024 / 1e6,
+    }
+    Path(report).write_text(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -37,6 +37,8 @@ RESULTS = Path(__file__).parent / "results"
 THREADS = 2
 ONNXQ = {"onnxq": (), "onnxq-qdq": ("--format", "qdq")}
 """Our own contestants: options of `onnxq optimize` besides model, data and output."""
+YIELD = (("session.intra_op.allow_spinning", "0"),)
+"""Lets threads sleep while they wait: judging need not be fast, and other work may run beside it."""
 NO_SKIP = ("SkipLayerNormFusion", "BiasSkipLayerNormFusion")
 CONTESTANTS = ("fp32", "fp32-noskip", *QUANTIZERS, *ONNXQ)
 Row = dict[str, Any]
@@ -72,7 +74,7 @@ def judge(models: Mapping[str, Path], subject: Subject, rows: Mapping[str, Row])
     """Score every model on the subject's tasks, against the answers of the original."""
     reference: dict[str, Arrays] = {}
     for name, path in models.items():
-        session = open_session(path, SessionSettings(threads=THREADS))
+        session = open_session(path, SessionSettings(threads=THREADS, config=YIELD))
         answers = {task: TASKS[task].answer(_Runner(session)) for task in subject.tasks}
         reference = reference or answers
         rows[name]["scores"] = {task: TASKS[task].score(reference[task], answers[task]) for task in answers}

@@ -36,7 +36,7 @@ class Task:
 
 def answer_sentences(run: Run) -> Arrays:
     """Encode the test descriptions: pooled vectors [128, 384], and those of all real tokens."""
-    inputs = load(prepare("minilm") / "test.npz")
+    inputs = _inputs("minilm", "test.npz")
     tokens = _run_all(run, inputs, 8)
     mask = inputs["attention_mask"]
     return {"sentences": pool(tokens, mask), "tokens": tokens[mask.astype(bool)]}
@@ -58,7 +58,7 @@ def score_sentences(reference: Arrays, candidate: Arrays) -> Scores:
 
 def answer_retrieval(run: Run) -> Arrays:
     """Encode short descriptions (queries) and long ones (documents) of the same packages."""
-    arrays = load(prepare("minilm") / "retrieval.npz")
+    arrays = _inputs("minilm", "retrieval.npz")
     found = {}
     for side in ("query", "document"):
         inputs = {
@@ -76,7 +76,7 @@ def score_retrieval(reference: Arrays, candidate: Arrays) -> Scores:
 
 def answer_importance(run: Run) -> Arrays:
     """Map the importance of each pixel of the test crops, [32, 1, 224, 224] between 0 and 1."""
-    return {"maps": _run_all(run, load(prepare("vit") / "test.npz"), 4)}
+    return {"maps": _run_all(run, _inputs("vit", "test.npz"), 4)}
 
 
 def score_importance(reference: Arrays, candidate: Arrays) -> Scores:
@@ -93,7 +93,7 @@ def score_importance(reference: Arrays, candidate: Arrays) -> Scores:
 def answer_language(run: Run) -> Arrays:
     """Predict every next token of the test chunks: its cost in nats, and the token thought likeliest."""
     costs, likeliest = [], []
-    for batch in batches(load(prepare("smollm2") / "test.npz"), 1):
+    for batch in batches(_inputs("smollm2", "test.npz"), 1):
         logits, wanted = run(batch)[:, :-1].astype(np.float64), batch["input_ids"][:, 1:]
         peak = logits.max(-1)
         total = peak + np.log(np.exp(logits - peak[..., None]).sum(-1))
@@ -149,3 +149,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 def _run_all(run: Run, inputs: Arrays, size: int) -> np.ndarray:
     return np.concatenate([run(batch) for batch in batches(inputs, size)])
+
+
+def _inputs(model: str, file: str) -> Arrays:
+    return load(prepare(model) / file)

@@ -1,0 +1,58 @@
+"""Results as Markdown: every figure in its column, nothing where there is none."""
+
+from __future__ import annotations
+
+from benchmarks import table
+
+LATENCY = {"least_ms": 10.0, "median_ms": 11.0, "spread": 0.25, "speedup_least": 2.5, "speedup_median": 2.0}
+RESULT = {
+    "subject": "minilm",
+    "environment": {"cpu": "A", "features": ["avx2"], "threads": 2, "versions": {"onnx": "1"}},
+    "data": "0123456789abcdef",
+    "rows": {
+        "fp32": {"call": "the source model", "scores": {"sentences": {"cosine_mean": 1.0}}},
+        "fp32-noskip": {"call": "the source model", "latency": {"8x128": LATENCY}},
+        "ours": {
+            "call": "a | b",
+            "seconds": 12.0,
+            "scores": {"sentences": {"cosine_mean": 0.99612}, "retrieval": {"recall_1": 0.5}},
+            "latency": {"8x128": LATENCY},
+        },
+        "broken": {"call": "c", "seconds": 3.0, "failure": "ValueError: no"},
+    },
+}
+RESULT["rows"]["fp32"]["latency"] = {"8x128": LATENCY}
+
+
+def lines_of(page: str, start: str) -> list[str]:
+    return [line for line in page.splitlines() if line.startswith(start)]
+
+
+def test_scores_stand_under_their_headings():
+    page = table.render([RESULT])
+    assert "| contestant | build s | peak MB | file MB | cosine | recall@1 |" in page
+    assert lines_of(page, "| `ours`")[0] == "| `ours` | 12 |  |  | 0.99612 | 50.0% |"
+
+
+def test_contestant_without_figures_has_no_line():
+    fidelity, latency = table.render([RESULT]).split("### Latency at 8x128")
+    assert not lines_of(fidelity, "| `fp32-noskip`")
+    assert lines_of(latency, "| `fp32-noskip`")[0] == "| `fp32-noskip` | 10.00 | 11.00 | 25% | 2.50 | 2.00 |"
+
+
+def test_failures_are_listed_with_their_reason():
+    assert "- `broken`: ValueError: no" in table.render([RESULT])
+
+
+def test_bars_in_calls_do_not_split_cells():
+    assert "`a \\| b`" in table.render([RESULT])
+
+
+def test_memory_has_a_line_for_each_count():
+    rows = [
+        {"samples": 32, "peak_mb": 400.4, "seconds": 3.21},
+        {"samples": 512, "peak_mb": 401, "seconds": 50},
+    ]
+    page = table.render_memory({"subject": "minilm", "rows": rows})
+    assert lines_of(page, "| 32") == ["| 32 | 400 | 3.2 |"]
+    assert lines_of(page, "| 512") == ["| 512 | 401 | 50.0 |"]
