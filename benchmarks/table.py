@@ -43,8 +43,8 @@ LATENCY = (
 )
 COST = (("build s", "seconds", "{:.0f}"), ("peak MB", "peak_mb", "{:.0f}"), ("file MB", "file_mb", "{:.1f}"))
 NOTE = """Latency is in milliseconds, least and median over several processes that took turns; x is fp32's
-time over the model's; spread is the range of the processes' medians over their median, and smaller differences
-mean nothing."""
+time over the model's; spread is the range of the processes' medians over their median, and smaller
+differences mean nothing."""
 
 
 def render(results: Iterable[Result]) -> str:
