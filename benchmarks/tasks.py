@@ -80,14 +80,14 @@ def answer_importance(run: Run) -> Arrays:
 
 
 def score_importance(reference: Arrays, candidate: Arrays) -> Scores:
-    """Signal to noise of the maps, and overlap of the areas over 0.5 (mean over crops)."""
+    """Signal to noise of the maps (left out where there is no noise), and overlap of the areas over 0.5."""
     old, new = reference["maps"].astype(np.float64), candidate["maps"].astype(np.float64)
-    noise = max(float(np.square(old - new).sum()), 1e-12)
-    return {
-        "sqnr_db": 10 * float(np.log10(np.square(old).sum() / noise)),
+    noise = float(np.square(old - new).sum())
+    scores = {
         "iou": float(np.mean([overlap(*pair) for pair in zip(old > 0.5, new > 0.5, strict=True)])),
         "mean_error": float(np.abs(old - new).mean()),
     }
+    return scores | ({"sqnr_db": 10 * float(np.log10(np.square(old).sum() / noise))} if noise else {})
 
 
 def answer_language(run: Run) -> Arrays:
