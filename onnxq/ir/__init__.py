@@ -6,14 +6,18 @@ functions change the graph through `Edit`. What was found describes the graph as
 look again.
 
     walk         nodes of a model, constants behind cheap chains
+    channels     how long the last axis is, without shapes
     flow         who reads a value, through operations that leave its channels alone
     precision    casts in and out of float64, overflow
     append       a new operation behind a value
+    elementwise  what a few elementwise nodes compute
     linear       MatMul, Gemm
+    reduction    the core of a spelled-out norm
     norm         layer norm, RMS norm
     activation   Gelu, SiLU
     embedding    Gather of a table, tied weights
     residual     skip connections, streams, where a norm sits
+    heads        from an attention product up to its linear layers
     attention    query, key, value, softmax, output
     feedforward  plain and gated
 """

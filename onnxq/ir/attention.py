@@ -197,7 +197,7 @@ def _scores_side(node: ir.Node) -> int:
     return 0 if _leads_to_product(node.inputs[0]) else 1
 
 
-def _leads_to_product(value: ir.Value | None) -> bool:
+def _leads_to_product(value: ir.Value | None, branches: int = 2) -> bool:
     for _ in range(_STEP_LIMIT):
         node = value.producer() if value is not None else None
         if node is None:
@@ -206,8 +206,8 @@ def _leads_to_product(value: ir.Value | None) -> bool:
             return all(root_of(given) is None for given in node.inputs)
         if is_op(node, "Mul", "Div"):
             value, _factor = _scaled(node)
-        elif is_op(node, "Where"):
-            return _leads_to_product(node.inputs[1]) or _leads_to_product(node.inputs[2])
+        elif is_op(node, "Where") and branches:
+            return any(_leads_to_product(given, branches - 1) for given in node.inputs[1:])
         elif is_op(node, "Cast", "Identity", "Reshape", "Add", "Max", "Tanh"):
             value = node.inputs[0]
         else:

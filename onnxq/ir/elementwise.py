@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.ir.walk import FLOATS, attribute, is_op, root_of, scalar_of
+from onnxq.ir.walk import FLOATS, cast_type, is_op, root_of, scalar_of
 
 _LIMIT = 24
 """Nodes above an output that are looked at; a tanh Gelu in mixed precision has 12."""
@@ -119,7 +119,7 @@ def _cut(output: ir.Value, argument: ir.Value) -> Cone | None:
 def _is_elementwise(node: ir.Node) -> bool:
     if not is_op(node, *_FUNCTIONS) or any(value is None for value in node.inputs):
         return False
-    return node.op_type != "Cast" or ir.DataType(attribute(node, "to", 0)) in FLOATS
+    return node.op_type != "Cast" or cast_type(node) in FLOATS
 
 
 def _sorted(nodes: tuple[ir.Node, ...], argument: ir.Value) -> list[ir.Node]:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxq.ir.channels import channels_of, reshape_end
 from onnxq.ir.walk import (
     FLOATS,
     attribute,
     axes_of,
+    cast_type,
     constant_of,
-    constant_shape,
     input_of,
     is_op,
     last_dim,
@@ -20,25 +21,8 @@ from onnxq.ir.walk import (
     root_of,
 )
 
-_CLIMB_LIMIT = 16
-_ELEMENTWISE = (
-    "Add",
-    "Cast",
-    "Div",
-    "Dropout",
-    "Erf",
-    "Gelu",
-    "Identity",
-    "LayerNormalization",
-    "Mul",
-    "Pow",
-    "RMSNormalization",
-    "Relu",
-    "Sigmoid",
-    "Softmax",
-    "Sub",
-    "Tanh",
-)
+_PATH_LIMIT = 64
+"""Transparent nodes in a row; the next one counts as a reader, or a hostile chain would cost its square."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +68,7 @@ def uses_through(value: ir.Value, channels: int | None = None) -> list[Use]:
         if current.is_graph_output():
             found.append(Use(None, _output_index(current), current, path))
         for node, index in current.uses():
-            if index == 0 and keeps_channels(node, size):
+            if index == 0 and len(path) < _PATH_LIMIT and keeps_channels(node, size):
                 copies = node.outputs[:1] if node.op_type == "Dropout" else node.outputs
                 pending += [(copy, (*path, node)) for copy in copies]
             elif not is_op(node, "Shape", "Size"):
@@ -94,20 +78,23 @@ def uses_through(value: ir.Value, channels: int | None = None) -> list[Use]:
 
 def source_of(value: ir.Value) -> ir.Value:
     """The value that `value` is a transparent copy of: the way back of `uses_through`, short of constants."""
-    while True:
+    for _ in range(_PATH_LIMIT):
         node = value.producer()
         before = input_of(node, 0) if node is not None and keeps_channels(node) else None
         if before is None or root_of(before) is not None:  # rows of a table are not the table
             return value
         value = before
+    return value
 
 
 def through_casts(value: ir.Value) -> ir.Value:
     """The value behind Identity and casts between floats."""
-    while (node := producer(value, "Cast", "Identity")) is not None and node.inputs[0] is not None:
-        if node.op_type == "Cast" and not _casts_floats(node):
+    for _ in range(_PATH_LIMIT):
+        node = producer(value, "Cast", "Identity")
+        before = input_of(node, 0) if node is not None else None
+        if node is None or before is None or (node.op_type == "Cast" and not _casts_floats(node)):
             return value
-        value = node.inputs[0]
+        value = before
     return value
 
 
@@ -124,53 +111,10 @@ def keeps_channels(node: ir.Node, channels: int | None = None) -> bool:
     return _RULES[node.op_type](node, node.inputs[0], size)
 
 
-def channels_of(value: ir.Value) -> int | None:
-    """Length of the last axis, if known: from the shape, or else from the constants `value` is made with.
-
-    Exporters leave most shapes out, while weights, biases and targets of reshapes still tell the channels. An
-    operand whose last axis is longer than one decides the length that others are broadcast to.
-    """
-    known, pending = _length(value), [value]
-    for _ in range(_CLIMB_LIMIT):
-        if known is not None or not pending:
-            return known
-        node = pending.pop(0).producer()
-        if node is not None and is_op(node, *_ELEMENTWISE):
-            operands = [operand for operand in node.inputs if operand is not None]
-            known = next((size for operand in operands if (size := _length(operand) or 0) > 1), None)
-            pending += operands
-    return None
-
-
-def reshape_end(node: ir.Node) -> tuple[int | None, ...]:
-    """The known target sizes of a Reshape, None for each that is not; () if not even their number is known.
-
-    A target computed at run time as Concat(batch, length, constant ...) still tells its constant parts.
-    """
-    return _target_sizes(input_of(node, 1))
-
-
 def _output_index(value: ir.Value) -> int:
     graph = value.graph
     outputs = list(graph.outputs) if graph is not None else []
     return next((index for index, output in enumerate(outputs) if output is value), 0)
-
-
-def _length(value: ir.Value) -> int | None:
-    """Length of the last axis, as the shape or the producer's own constants tell it."""
-    known, node = last_dim(value), value.producer()
-    if known is not None or node is None:
-        return known
-    if is_op(node, "Reshape"):
-        sizes = reshape_end(node)
-        return sizes[-1] or None if sizes else None
-    if is_op(node, "MatMul", "Gemm"):
-        weight = constant_shape(input_of(node, 1))
-        if weight is None or len(weight) != 2:
-            return None
-        return weight[0] if attribute(node, "transB", 0) else weight[1]
-    shape = constant_shape(value)
-    return shape[-1] if shape else None
 
 
 def _always(node: ir.Node, data: ir.Value, channels: int | None) -> bool:
@@ -178,7 +122,7 @@ def _always(node: ir.Node, data: ir.Value, channels: int | None) -> bool:
 
 
 def _casts_floats(node: ir.Node) -> bool:
-    target = ir.DataType(attribute(node, "to", 0))
+    target = cast_type(node)
     given = node.inputs[0].dtype if node.inputs[0] is not None else None
     return target in FLOATS and (given is None or given in FLOATS)
 
@@ -277,19 +221,3 @@ _RULES = {
     "Gather": _gather,
     "Expand": _expand,
 }
-
-
-def _target_sizes(shape: ir.Value | None) -> tuple[int | None, ...]:
-    array = constant_of(shape)
-    if array is not None:
-        return tuple(int(size) if size >= 0 else None for size in array.reshape(-1))
-    concat = producer(shape, "Concat")
-    if concat is None:
-        return ()
-    sizes: list[int | None] = []
-    for part in concat.inputs:
-        known = constant_of(part)
-        # A part of unknown length counts as one size: sizes behind it still count from the end. Zero means
-        # "as in the input", which only a whole target can resolve.
-        sizes += [None] if known is None else [int(size) if size > 0 else None for size in known.reshape(-1)]
-    return tuple(sizes)

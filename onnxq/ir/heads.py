@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from onnxq.ir.flow import reshape_end, through_casts
+from onnxq.ir.channels import reshape_end
+from onnxq.ir.flow import through_casts
 from onnxq.ir.linear import Linear, linear_giving
 from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.walk import is_op, last_dim, producer, root_of, scalar_of

@@ -102,7 +102,8 @@ def constant_dtype(value: ir.Value | None) -> np.dtype:
     root, chain = _chain_of(value)
     for node in chain:
         if node.op_type == "Cast":
-            return np.dtype(ir.DataType(attribute(node, "to", 0)).numpy())
+            target = cast_type(node)
+            return np.dtype(object if target == ir.DataType.UNDEFINED else target.numpy())
     tensor = _tensor_of(root) if root is not None else None
     return np.dtype(object) if tensor is None else np.dtype(tensor.dtype.numpy())
 
@@ -137,12 +138,18 @@ def attribute(node: ir.Node, name: str, default: int) -> int:
     return default if found is None or found.is_ref() else found.as_int()
 
 
+def cast_type(node: ir.Node) -> ir.DataType:
+    """What a Cast casts to; UNDEFINED if that is no element type or an argument of the enclosing function."""
+    number = attribute(node, "to", 0)
+    return ir.DataType(number) if number in set(ir.DataType) else ir.DataType.UNDEFINED
+
+
 def axes_of(node: ir.Node, index: int = 1) -> tuple[int, ...] | None:
     """The axes of a reduction, Squeeze or Unsqueeze: an attribute, or in newer opsets input `index`."""
     found = node.attributes.get("axes")
     if found is not None:
         return None if found.is_ref() else tuple(found.as_ints())
-    array = constant_of(input_of(node, index))
+    array = _literal(input_of(node, index))
     return None if array is None else tuple(int(axis) for axis in array.reshape(-1))
 
 
@@ -160,6 +167,19 @@ def _chain_of(value: ir.Value | None) -> tuple[ir.Value | None, list[ir.Node]]:
         chain.append(node)
         value = node.inputs[0]
     return None, chain
+
+
+def _literal(value: ir.Value | None) -> np.ndarray | None:
+    """A constant that is written down, not reshaped from another: axes and targets may not nest chains."""
+    root, chain = _chain_of(value)
+    if (
+        root is None
+        or root.is_graph_input()
+        or any(node.op_type not in ("Identity", "Cast") for node in chain)
+    ):
+        return None
+    tensor = _tensor_of(root)
+    return None if tensor is None else tensor.numpy()
 
 
 def _tensor_of(root: ir.Value) -> ir.TensorProtocol | None:
@@ -193,14 +213,14 @@ def _apply(node: ir.Node, array: np.ndarray) -> np.ndarray | None:
 
 
 def _cast(node: ir.Node, array: np.ndarray) -> np.ndarray | None:
-    dtype = ir.DataType(attribute(node, "to", 0))
+    dtype = cast_type(node)
     if dtype not in FLOATS and dtype not in (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL):
         return None
     return array.astype(dtype.numpy())
 
 
 def _reshape(node: ir.Node, array: np.ndarray) -> np.ndarray | None:
-    target = constant_of(input_of(node, 1))
+    target = _literal(input_of(node, 1))
     if target is None:
         return None
     sizes = [int(size) for size in target]

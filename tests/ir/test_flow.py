@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxq.ir.flow import channels_of, reshape_end, source_of, uses_through
+from onnxq.ir.channels import channels_of, reshape_end
+from onnxq.ir.flow import source_of, uses_through
 
 SHAPED = {"inputs": "float[2,5,4] x", "outputs": "y", "shapes": True}
 
@@ -182,3 +183,9 @@ def test_the_way_back_stops_at_a_table(build):
 def test_targets_of_reshapes_are_known_in_part(body, constants, expected, build):
     model = build(body, **constants)
     assert reshape_end(model.graph.outputs[0].producer()) == expected
+
+
+def test_a_long_chain_is_cut_and_its_end_reported(build):
+    body = "h0 = Relu(x) " + "".join(f"h{i + 1} = Identity(h{i}) " for i in range(100)) + "y = Tanh(h100)"
+    (use,) = uses_through(next(iter(build(body).graph)).outputs[0])
+    assert use.node.op_type == "Identity" and len(use.path) == 64

@@ -128,3 +128,14 @@ def test_axes_as_attribute_and_as_input(build):
     new = build("y = ReduceMean(x, a)", opset=18, a=np.array([1, 2]))
     missing = build("y = ReduceMean(x)", opset=18)
     assert [axes_of(model.graph[0]) for model in (old, new, missing)] == [(-1,), (1, 2), None]
+
+
+def test_a_target_that_is_itself_reshaped_is_not_followed(build):
+    """Or each Reshape would read all those above it twice, and sixteen of them 65,536 constants."""
+    body = (
+        "r0 = Identity(c) "
+        + "".join(f"r{i + 1} = Reshape(r{i}, r{i}) " for i in range(14))
+        + "y = Mul(x, r14)"
+    )
+    model = build(body, c=np.array([1]))
+    assert constant_of(model.graph.outputs[0].producer().inputs[1]) is None
