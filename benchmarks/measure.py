@@ -36,10 +36,10 @@ class Finished:
     errors: str
 
     @property
-    def last_error(self) -> str:
-        """The last line of standard error, which in Python names the error."""
-        lines = self.errors.strip().splitlines()
-        return lines[-1] if lines else f"exit status {self.code}"
+    def failure(self) -> str:
+        """The line of standard error that names the error: the last of a Python traceback, else "error: ..."."""
+        lines = self.errors.strip().splitlines() or [f"exit status {self.code}"]
+        return next((line for line in lines if line.startswith("error: ")), lines[-1])
 
 
 def run_measured(command: Sequence[str]) -> Finished:

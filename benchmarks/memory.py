@@ -36,7 +36,7 @@ def measure(samples: int, folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "onnxq", "calibrate", str(SUBJECTS[SUBJECT].path), *options]
     done = run_measured(command)
     if done.code:
-        raise BenchmarkError(f"calibrating on {samples} samples: {done.last_error}")
+        raise BenchmarkError(f"calibrating on {samples} samples: {done.failure}")
     return {"samples": samples, "peak_mb": round(done.peak_mb, 1), "seconds": round(done.seconds, 1)}
 
 

@@ -62,7 +62,7 @@ def build(name: str, subject: Subject, target: Path) -> Row:
     done = run_measured([sys.executable, "-m", *command])
     row: Row = {"call": call.strip(), "seconds": round(done.seconds, 1), "peak_mb": round(done.peak_mb)}
     if done.code or not target.exists():
-        return row | {"failure": done.last_error}
+        return row | {"failure": done.failure}
     return row | {"file_mb": round(target.stat().st_size / 1e6, 1)} | _own_report(name, done.output)
 
 

@@ -17,8 +17,8 @@ def test_memory_is_that_of_the_process_and_not_of_an_earlier_one():
 def test_failure_is_told_by_its_last_line():
     done = run_measured([sys.executable, "-c", "raise ValueError('no such thing')"])
     assert done.code == 1
-    assert done.last_error == "ValueError: no such thing"
+    assert done.failure == "ValueError: no such thing"
 
 
 def test_silent_failure_is_told_by_its_status():
-    assert run_measured([sys.executable, "-c", "raise SystemExit(3)"]).last_error == "exit status 3"
+    assert run_measured([sys.executable, "-c", "raise SystemExit(3)"]).failure == "exit status 3"
