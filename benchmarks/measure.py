@@ -37,7 +37,7 @@ class Finished:
 
     @property
     def failure(self) -> str:
-        """The line of standard error that names the error: the last of a Python traceback, else "error: ..."."""
+        """The line of standard error that names the error: "error: ...", or the last of a traceback."""
         lines = self.errors.strip().splitlines() or [f"exit status {self.code}"]
         return next((line for line in lines if line.startswith("error: ")), lines[-1])
 
