@@ -14,6 +14,7 @@ LAYERS = (
     ("demo",),
     ("report",),
     ("recipe", "interop"),
+    ("plan",),
     ("pipeline",),
     ("passes", "calibration", "verify"),
     ("targets",),

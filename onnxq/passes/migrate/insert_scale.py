@@ -23,7 +23,7 @@ from onnxq.ir.linear import Linear, find_linear, linear_giving, rewrite_linear
 from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.precision import fits
 from onnxq.ir.walk import nodes, producer, root_of
-from onnxq.passes.migrate.migration import is_widely_shared
+from onnxq.passes.migrate.migration import MIGRATED, is_widely_shared
 from onnxq.passes.migrate.scales import choose_scale, expected_error
 from onnxq.passes.norm_evidence import activation_examples
 from onnxq.statistics import Statistic
@@ -74,6 +74,8 @@ class InsertScale(Pass):
             return linear if isinstance(linear, Reject) else None
         label = str(linear.activation.name)
         seen = context.statistics.get(label)
+        if seen is None and label.endswith(MIGRATED):
+            return None
         if seen is None or seen.channel is None:
             return Reject("calibration has no statistics of it", label)
         linears = _readers(linear.activation)
@@ -98,7 +100,7 @@ class InsertScale(Pass):
             factor = found.factor
             bias = None if factor.bias is None else factor.bias.astype(np.float64) / scale
             rewrite_linear(factor, edit, factor.weight.astype(np.float64) / scale, bias)
-            edit.rename(activation, f"{activation.name}_scaled")
+            edit.rename(activation, f"{activation.name}{MIGRATED}")
             return
         first = found.linears[0]
         divisor = edit.constant((1 / scale).astype(first.dtype), f"{activation.name}_scale", near=first.node)
@@ -106,7 +108,7 @@ class InsertScale(Pass):
             "Mul",
             [activation, divisor],
             before=first.node,
-            names=[f"{activation.name}_scaled"],
+            names=[f"{activation.name}{MIGRATED}"],
             like=activation,
         )
         for linear in found.linears:

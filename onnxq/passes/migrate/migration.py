@@ -26,6 +26,8 @@ from onnxq.ir.precision import fits
 from onnxq.ir.walk import is_op
 
 MOST_READERS = 2
+MIGRATED = "_migrated"
+"""End of the name of a tensor that was moved: statistics of the old numbers do not fit it."""
 Hop = tuple[ir.Node, int]
 """A node that reads a norm's output directly, and by which input."""
 
@@ -71,7 +73,7 @@ class Migration:
         if self.restored:
             self._restore(edit, scale, shift)
         else:
-            edit.rename(self.norm.output, f"{self.norm.output.name}_migrated")
+            edit.rename(self.norm.output, f"{self.norm.output.name}{MIGRATED}")
         rewrite_norm(self.norm, edit, gamma, beta)
 
     def _producer(self, scale: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -85,7 +87,7 @@ class Migration:
         """Give the old numbers, under their old name, to whoever is no linear."""
         output, dtype = self.norm.output, self.norm.dtype
         name = str(output.name)
-        edit.rename(output, f"{name}_migrated")
+        edit.rename(output, f"{name}{MIGRATED}")
         hidden = bool(self.branches)
         for branch in self.branches:
             bias = np.zeros(branch.columns) if branch.bias is None else branch.bias.astype(np.float64)

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
 from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.walk import nodes
-from onnxq.passes.migrate.migration import Migration, plan_migration
+from onnxq.passes.migrate.migration import MIGRATED, Migration, plan_migration
 from onnxq.passes.migrate.scales import choose_scale
 from onnxq.passes.norm_evidence import shift_examples
 from onnxq.statistics import Statistic
@@ -57,10 +57,12 @@ class ShiftScale(Pass):
         if norm is None or isinstance(norm, Reject):
             return norm
         label = str(norm.output.name)
+        seen = context.statistics.get(label)
+        if seen is None and label.endswith(MIGRATED):
+            return None
         plan = plan_migration(norm, insert_nodes=self.insert_nodes)
         if isinstance(plan, Reject):
             return plan
-        seen = context.statistics.get(label)
         if seen is None or seen.channel is None:
             return Reject("calibration has no statistics of it", label)
         shift = self._shift(norm, seen.channel.low, seen.channel.high)

@@ -18,6 +18,8 @@ from onnxq.ir.embedding import Embedding, find_embedding
 from onnxq.passes.quantize.evidence import embedding_examples
 from onnxq.passes.quantize.weights import quantize_weight
 
+NARROWEST = 8  # channels; a row's scale takes the place of four codes
+
 
 @dataclass(frozen=True)
 class QuantizeEmbeddings(Pass):
@@ -44,7 +46,7 @@ class QuantizeEmbeddings(Pass):
             return Reject("told to stay float", label)
         if found.table.dtype != np.float32:
             return Reject(f"its table is {found.table.dtype.name}", label)
-        if found.rows * found.channels < self.least:
+        if found.channels < NARROWEST or found.rows * found.channels < self.least:
             return Reject(f"{found.rows} x {found.channels} is too small to pay", label)
         return found
 

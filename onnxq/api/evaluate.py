@@ -1,0 +1,91 @@
+"""How close two models are on real data, and how fast: the figures that `optimize` stands or falls with."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.calibration import DataSource
+from onnxq.calibration.inputs import Feeds
+from onnxq.calibration.tokens import masks_of
+from onnxq.errors import UsageProblem
+from onnxq.runtime import Latency, SessionSettings, measure_latency, open_session
+from onnxq.verify import Comparison, compare
+
+Advance = Callable[[int, int], None]
+
+
+def measure_fidelity(
+    reference: ir.Model, candidate: ir.Model, source: DataSource, threads: int, advance: Advance | None = None
+) -> Comparison:
+    """Outputs of both models on all of `source`, as the runtime runs them by default; padding left out."""
+    settings = SessionSettings(threads=threads)
+    one, other = open_session(reference, settings), open_session(candidate, settings)
+    found = Comparison()
+    done, total = 0, len(source)
+    for batch in source.batches():
+        expected = one.run(batch.feeds)
+        keep = _kept_rows(batch.feeds, source, expected)
+        found = found.merge(compare(expected, other.run(batch.feeds), keep=keep))
+        done += batch.samples
+        if advance is not None:
+            advance(done, total)
+    return found
+
+
+def time_pair(
+    reference: ir.Model,
+    candidate: ir.Model,
+    source: DataSource,
+    shapes: Mapping[str, tuple[int, ...]],
+    threads: int,
+    rounds: int,
+    seconds: float,
+) -> tuple[dict[str, Latency], dict[str, tuple[int, ...]]]:
+    """Latency of both models, each in processes of its own, and the shapes they were timed at.
+
+    Without `shapes` the first batch of the data is what they run on.
+    """
+    models = {"fp32": reference, "onnxq": candidate}
+    if shapes:
+        timed = measure_latency(models, shapes=shapes, threads=threads, rounds=rounds, seconds=seconds)
+        return timed, dict(shapes)
+    feeds = next(iter(source))
+    timed = measure_latency(models, feeds, threads=threads, rounds=rounds, seconds=seconds)
+    return timed, {name: array.shape for name, array in feeds.items()}
+
+
+def score_with(hook: str) -> Callable[[ir.Model], float]:
+    """What ``module:function`` says of a model; it is called with an open session, higher is better.
+
+    Raises:
+        UsageProblem: There is no such function.
+    """
+    module, _, name = hook.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageProblem(
+            f"cannot evaluate with {hook!r}: {error}",
+            hint="Name a function that takes an open session and returns a number: --eval module:function",
+            slug="no-such-function",
+        ) from error
+    return lambda model: float(function(open_session(model, SessionSettings())))
+
+
+def _kept_rows(
+    feeds: Feeds, source: DataSource, outputs: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """For each output with a row a position, which positions are data."""
+    masks = masks_of(feeds, source.specs)
+    kept: dict[str, np.ndarray] = {}
+    for name, output in outputs.items():
+        shape = getattr(output, "shape", ())
+        fitting = [mask for mask in masks if len(shape) > 2 and shape[:2] == mask.shape]
+        if fitting and len(shape) == 3:
+            kept[name] = fitting[0]
+    return kept

@@ -1,0 +1,91 @@
+"""Rows and pictures of layers: what was decided, and what migration did to their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.ir.linear import Linear, find_linear
+from onnxq.ir.walk import nodes
+from onnxq.plan import LayerPlan
+from onnxq.report.measures import Range
+from onnxq.report.rows import ChannelPicture, LayerRow
+from onnxq.statistics import Statistics, TensorStatistics
+
+PICTURES = 6
+
+
+def layer_rows(
+    original: ir.Model, plans: Sequence[LayerPlan], before: Statistics, after: Statistics
+) -> tuple[LayerRow, ...]:
+    """One row a linear, in the order of the graph.
+
+    Args:
+        original: The model as it came, whose linears `before` knows by their inputs.
+        plans: What was decided.
+        before: Statistics of the original.
+        after: Statistics of the model with all exact passes applied.
+    """
+    inputs = _inputs_of(original)
+    rows = []
+    for plan in plans:
+        one, two = before.get(inputs.get(plan.name, "")), after.get(plan.activation)
+        rows.append(
+            LayerRow(
+                name=plan.name,
+                kind="linear",
+                channels=plan.channels,
+                columns=plan.columns,
+                decision=plan.form,
+                reason=plan.reason,
+                sqnr_db=plan.sqnr_db,
+                range_before=_range(one),
+                range_after=_range(two),
+                channel_ratio_before=channel_ratio(one),
+                channel_ratio_after=channel_ratio(two),
+            )
+        )
+    return tuple(rows)
+
+
+def channel_pictures(
+    original: ir.Model, plans: Sequence[LayerPlan], before: Statistics, after: Statistics
+) -> tuple[ChannelPicture, ...]:
+    """Channel magnitudes of the layers that had the most uneven inputs, each input once."""
+    inputs = _inputs_of(original)
+    drawn: dict[str, tuple[float, ChannelPicture]] = {}
+    for plan in plans:
+        source = inputs.get(plan.name, "")
+        one, two = before.get(source), after.get(plan.activation)
+        ratio = channel_ratio(one)
+        if ratio is None or one is None or two is None or source in drawn:
+            continue
+        if one.channel is None or two.channel is None or one.channel.low.shape != two.channel.low.shape:
+            continue
+        picture = ChannelPicture(
+            plan.name, tuple(one.channel.magnitude.tolist()), tuple(two.channel.magnitude.tolist())
+        )
+        drawn[source] = (ratio, picture)
+    worst = sorted(drawn.values(), key=lambda pair: -pair[0])
+    return tuple(picture for _, picture in worst[:PICTURES])
+
+
+def channel_ratio(seen: TensorStatistics | None) -> float | None:
+    """Largest channel magnitude over the median one; None where channels were not looked at or are zero."""
+    if seen is None or seen.channel is None:
+        return None
+    magnitude = seen.channel.magnitude
+    median = float(np.median(magnitude))
+    return float(magnitude.max()) / median if median > 0 else None
+
+
+def _range(seen: TensorStatistics | None) -> Range | None:
+    return None if seen is None else Range(float(seen.low), float(seen.high))
+
+
+def _inputs_of(model: ir.Model) -> Mapping[str, str]:
+    """Name of the value that each linear multiplies, by name of its node."""
+    found = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
+    return {str(linear.node.name): str(linear.activation.name) for linear in found}

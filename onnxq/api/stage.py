@@ -1,0 +1,110 @@
+"""A model with its data, opened once for whatever is done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxq.calibration import DataSource, collect, open_data, split
+from onnxq.interop import Acceptable, as_model
+from onnxq.ir.linear import Linear, find_linear
+from onnxq.ir.norm import Norm, find_norm
+from onnxq.ir.walk import nodes
+from onnxq.pipeline import Step
+from onnxq.recipe import DataSettings
+from onnxq.statistics import Statistic, Statistics
+
+Progress = Callable[[str, int, int], None]
+"""Told of progress: the stage in words, steps done, steps in all (0 if nobody knows)."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """The progress of callers who do not ask."""
+
+
+@dataclass
+class Stage:
+    """A model, the data it is calibrated with and the data it is judged on.
+
+    Attributes:
+        given: What the caller named.
+        model: The model as it came.
+        calibration: Data that statistics come from.
+        held_out: Data that figures come from.
+        separate: False if the data could not be divided, so that both are the same.
+        threads: Threads of the runtime.
+        progress: Told of progress.
+        kinds: Kinds of statistics gathered of every linear's input besides what passes ask for.
+    """
+
+    given: Any
+    model: ir.Model
+    calibration: DataSource
+    held_out: DataSource
+    separate: bool
+    threads: int
+    progress: Progress = silent
+    kinds: frozenset[Statistic] = field(default_factory=frozenset)
+
+    @classmethod
+    def open(
+        cls,
+        thing: Acceptable,
+        data: Any,
+        settings: DataSettings,
+        *,
+        threads: int,
+        seed: int = 0,
+        progress: Progress | None = None,
+        kinds: frozenset[Statistic] = frozenset({Statistic.CHANNEL_EXTREMES}),
+    ) -> Stage:
+        """Open a model and its data, and hold some of the data out."""
+        told = progress or silent
+        told("reading the model and the data", 0, 0)
+        model = as_model(thing)
+        parts = split(open_data(data, model, settings.options(seed)))
+        return cls(thing, model, parts.calibration, parts.heldout, parts.separate, threads, told, kinds)
+
+    def undivided(self) -> Stage:
+        """The same with nothing held out: everything is calibration data."""
+        everything = self.calibration.select(sorted({*self.calibration.indices, *self.held_out.indices}))
+        return replace(self, calibration=everything, held_out=everything, separate=False)
+
+    def gather_exactly(self, model: ir.Model, wanted: Mapping[Statistic, Collection[str]]) -> Statistics:
+        """Statistics of what is wanted and nothing else."""
+        return collect(model, self.calibration, wanted, threads=self.threads, progress=self._collecting)
+
+    def gather(self, model: ir.Model, wanted: Mapping[Statistic, Collection[str]]) -> Statistics:
+        """Statistics for the pipeline: of everything that passes may ask of this state, in one go.
+
+        A state of the model is thus run over the data once, however many passes look at it.
+        """
+        asked: dict[Statistic, set[str]] = {kind: set(names) for kind, names in wanted.items()}
+        if Statistic.HISTOGRAM not in self.kinds:
+            asked.setdefault(Statistic.CHANNEL_EXTREMES, set()).update(asked.pop(Statistic.HISTOGRAM, set()))
+        watched = watched_values(model)
+        for kind in self.kinds:
+            asked.setdefault(kind, set()).update(watched)
+        return collect(model, self.calibration, asked, threads=self.threads, progress=self._collecting)
+
+    def step(self, step: Step) -> None:
+        """Pass the pipeline's progress on."""
+        self.progress(f"{step.action} {step.name}".strip(), step.number - 1, step.total)
+
+    def _collecting(self, done: int, total: int) -> None:
+        self.progress("calibrating", done, total)
+
+
+def watched_values(model: ir.Model) -> set[str]:
+    """Names of the inputs of all linears and the outputs of all norms."""
+    names: set[str] = set()
+    for node in nodes(model):
+        linear, norm = find_linear(node), find_norm(node)
+        if isinstance(linear, Linear):
+            names.add(str(linear.activation.name))
+        if isinstance(norm, Norm):
+            names.add(str(norm.output.name))
+    return names
