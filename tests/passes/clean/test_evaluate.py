@@ -24,6 +24,14 @@ def ints(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
 
+_UNCERTAIN = {
+    base
+    for base in range(1, 65)
+    if abs(np.sqrt(np.float64(base)) - np.sqrt(np.float32(base)))
+    > 0.4 * np.spacing(np.sqrt(np.float32(base)))
+}
+"""Numbers whose root lies so near the middle of two floats that no library can be relied on."""
+
 CASES = [
     *[
         (op, [a, b], {})
@@ -39,6 +47,9 @@ CASES = [
     ("Ceil", [F], {}),
     ("Sqrt", [np.abs(F)], {}),
     ("Sqrt", [np.abs(RNG.standard_normal(1001).astype(np.float32))], {}),
+    *[("Pow", [np.float32(base), np.float32(0.5)], {}) for base in range(1, 65) if base not in _UNCERTAIN],
+    ("Pow", [np.float32(3), np.int64(2)], {}),
+    ("Pow", [np.float32(1.7), np.float64(-0.5)], {}),
     ("Min", [K, L, K[0]], {}),
     ("Max", [K, L], {}),
     *[(op, [B, C], {}) for op in ("And", "Or", "Xor")],
@@ -120,6 +131,8 @@ def test_a_rule_gives_the_bits_of_the_runtime(op, arrays, attributes):
         ("Cast", [np.float64(1 / 3)], {"to": 10}),
         ("Cast", [ints(300)], {"to": 2}),
         ("Sqrt", [np.float32(-1)], {}),
+        ("Pow", [np.float32(min(_UNCERTAIN)), np.float32(0.5)], {}),
+        ("Pow", [np.float32(-1), np.float32(0.5)], {}),
         ("Gather", [F, ints(9)], {}),
         ("Reshape", [F, ints(5, 5)], {}),
         ("Add", [F.astype(np.float16), F.astype(np.float16)], {}),
