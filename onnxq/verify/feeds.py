@@ -40,10 +40,17 @@ class FeedSettings:
 
 @dataclass(frozen=True)
 class Feed:
-    """One set of inputs, and what to call it."""
+    """One set of inputs.
+
+    Attributes:
+        label: What to call it.
+        arrays: An array for each input, by name.
+        ordinary: Whether its outputs are of the usual size; not so for corners such as all zeros.
+    """
 
     label: str
     arrays: Mapping[str, np.ndarray]
+    ordinary: bool = True
 
 
 def sizes_of(model: ir.Model) -> tuple[Mapping[str, int], ...]:
@@ -80,7 +87,7 @@ def make_feeds(
         arrays = {
             str(value.name): _array(value, role, shape, style, generator) for value, role, shape in described
         }
-        feeds.append(Feed(f"{label} {size}".strip(), arrays))
+        feeds.append(Feed(f"{label} {size}".strip(), arrays, ordinary=style == "normal"))
     return feeds
 
 

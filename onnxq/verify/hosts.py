@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import onnx_ir as ir
 
 if TYPE_CHECKING:
-    from onnxq.runtime import Level
+    from onnxq.runtime import Level, SessionSettings
 
 
 class Running(Protocol):
@@ -35,9 +35,9 @@ class InProcess:
 
     def open(self, model: ir.Model, level: Level, /) -> Running:
         """As `Host.open`."""
-        from onnxq.runtime import SessionSettings, open_session
+        from onnxq.runtime import open_session
 
-        return open_session(model, SessionSettings(threads=1, level=level))
+        return open_session(model, _settings(level))
 
 
 class Isolated:
@@ -62,6 +62,16 @@ class Isolated:
 
     def open(self, model: ir.Model, level: Level, /) -> Running:
         """As `Host.open`."""
-        from onnxq.runtime import SessionSettings
+        return self._worker.open(model, _settings(level))
 
-        return self._worker.open(model, SessionSettings(threads=1, level=level))
+
+def _settings(level: Level) -> SessionSettings:
+    """One thread; and, without optimisations, no weights laid out beforehand.
+
+    A product with a constant in the layout of its kernel can round otherwise than one with the same numbers
+    computed, so that folding a constant would seem to change the model.
+    """
+    from onnxq.runtime import SessionSettings
+
+    config = (("session.disable_prepacking", "1"),) if level == "disabled" else ()
+    return SessionSettings(threads=1, level=level, config=config)

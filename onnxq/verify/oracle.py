@@ -147,6 +147,7 @@ class _Trial:
         self.before, self.after = before, after
         self.contract, self.budget, self.settings = contract, budget, settings
         self.host = host
+        self.usual: dict[str, float] = {}
         self.seen = Comparison()
         self.count = 0
 
@@ -155,6 +156,7 @@ class _Trial:
         original = self._open(self.before)
         feeds = list(given) if given is not None else self._make_feeds(original)
         answers = self._answers(original, feeds)
+        self.usual = _usual_magnitudes(answers)
         try:
             rewritten = self.host.open(self.after, "disabled")
             for feed, reference in answers:
@@ -252,14 +254,16 @@ class _Trial:
             return f"bits differ, by {output.max_abs:.3g} at most and {output.wrong} elements altogether"
         if output.wrong:
             return f"{output.wrong} of {output.elements} elements differ in kind (integers, NaN, infinity)"
-        allowed = self.settings.factor * rounding_unit(self.before, self.after) * output.scale
+        # Zeros in may be zeros out by cancellation: an error is as small as it is next to the usual output.
+        scale = max(output.scale, self.usual.get(output.name, 0.0))
+        allowed = self.settings.factor * rounding_unit(self.before, self.after) * scale
         if output.max_abs <= allowed:
             return ""
-        noise = self.settings.noise_margin * noise_of(self.before, feed, output.name, self.host)
+        noise = self.settings.noise_margin * noise_of(self.before, feed, output.name, self.usual, self.host)
         if output.max_abs <= noise:
             return ""
         explained = f"rounding explains {max(allowed, noise):.3g}"
-        return f"off by {output.max_abs:.3g} at a scale of {output.scale:.3g}, where {explained}"
+        return f"off by {output.max_abs:.3g} at a scale of {scale:.3g}, where {explained}"
 
     def _optimised(self, feed: Feed) -> Judgement | None:
         """Whether the runtime's own optimiser takes the rewritten model, if it took the original."""
@@ -291,6 +295,16 @@ class _Trial:
 
     def _verdict(self, verdict: Verdict, reason: str) -> Judgement:
         return Judgement(verdict, reason, self.seen.worst, self.count, self.seen)
+
+
+def _usual_magnitudes(answers: Sequence[tuple[Feed, Outputs]]) -> dict[str, float]:
+    """Largest finite magnitude of each input and output over the ordinary feeds."""
+    largest: dict[str, float] = {}
+    for feed, outputs in answers:
+        for arrays in (feed.arrays, outputs) if feed.ordinary else ():
+            for name, output in compare(arrays, arrays).outputs.items():
+                largest[name] = max(largest.get(name, 0.0), output.scale)
+    return largest
 
 
 @contextlib.contextmanager

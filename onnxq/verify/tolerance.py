@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxq.errors import BackendError
-from onnxq.verify.compare import compare, is_float
+from onnxq.verify.compare import compare
 from onnxq.verify.feeds import Feed
 from onnxq.verify.hosts import Host
 
@@ -26,23 +27,27 @@ def rounding_unit(*models: ir.Model) -> float:
     return max((_UNITS[dtype] for dtype in dtypes if dtype in _UNITS), default=_UNITS[ir.DataType.FLOAT])
 
 
-def noise_of(model: ir.Model, feed: Feed, output: str, host: Host) -> float:
+def noise_of(model: ir.Model, feed: Feed, output: str, usual: Mapping[str, float], host: Host) -> float:
     """How far `output` of `model` moves without anybody rewriting it: the largest difference between runs.
 
-    It is run with the runtime's optimisations on, and on inputs moved by their last bit. Neither is trusted
-    past half of the digits, since the runtime's optimiser can be wrong, too.
+    Run with the runtime's optimisations on, and on inputs moved by one rounding; neither is trusted beyond
+    half of the digits, since the runtime's optimiser can be wrong, too.
+
+    Args:
+        model: The model.
+        feed: The inputs.
+        output: Name of the output.
+        usual: The usual magnitude of inputs and outputs, by name; 1 for others. It is what is rounded.
+        host: What opens the model.
     """
     plain = host.open(model, "disabled")
     reference = plain.run(feed.arrays)
-    moved = 0.0
-    ceiling = 0.0
-    for candidate in (_optimised(model, feed, host), plain.run(_nudged(feed))):
+    moved = scale = 0.0
+    for candidate in (_optimised(model, feed, host), plain.run(_nudged(feed, usual))):
         found = compare(reference, candidate or {}).outputs.get(output)
-        if found is None or found.mismatch:
-            continue
-        moved = max(moved, found.max_abs)
-        ceiling = max(ceiling, math.sqrt(rounding_unit(model)) * found.scale)
-    return min(moved, ceiling)
+        if found is not None and not found.mismatch:
+            moved, scale = max(moved, found.max_abs), max(scale, found.scale)
+    return min(moved, math.sqrt(rounding_unit(model)) * max(scale, usual.get(output, 1.0)))
 
 
 def _optimised(model: ir.Model, feed: Feed, host: Host) -> dict[str, object] | None:
@@ -52,13 +57,15 @@ def _optimised(model: ir.Model, feed: Feed, host: Host) -> dict[str, object] | N
         return None
 
 
-def _nudged(feed: Feed) -> dict[str, np.ndarray]:
-    """The feed with every float moved to a neighbour, up and down by turns."""
+def _nudged(feed: Feed, usual: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """The feed with floats moved up and down by turns, by one rounding of the largest or usual magnitude."""
     nudged = dict(feed.arrays)
     for name, array in feed.arrays.items():
-        if array.dtype.kind == "f" and is_float(array.dtype):
-            towards = np.where(np.arange(array.size).reshape(array.shape) % 2, np.inf, -np.inf)
-            nudged[name] = np.nextafter(array, towards.astype(array.dtype))
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f":
+            largest = float(np.max(np.abs(array), initial=0.0, where=np.isfinite(array)))
+            step = float(np.finfo(array.dtype).eps) * max(largest, usual.get(name, 1.0))
+            signs = np.where(np.arange(array.size).reshape(array.shape) % 2, -step, step)
+            nudged[name] = (array + signs).astype(array.dtype)
     return nudged
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.architecture.sources import PACKAGE, REPOSITORY, imports_of, modules, tree_of
 
-# Absolute paths of the machine that a file was written on mean nothing elsewhere. Spelled apart for this file.
+# Absolute paths of the machine a file was written on mean nothing elsewhere. Spelled apart for this file.
 MACHINE = re.compile(r"(?<![\w.}])/" + r"(?:root|work|home/\w+)\b(?!s)")
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve", "joblib", "cloudpickle"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}

@@ -1,0 +1,106 @@
+"""Exact passes on random graphs: whatever they do to them, they compute the same."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import hypothesis.strategies as st
+import onnx
+import onnx.printer
+import onnx_ir as ir
+import pytest
+from hypothesis import event, given, note, settings
+
+from onnxq.contract import AnyPass, Contract
+from onnxq.passes import registry
+from onnxq.passes.clean.raise_opset import RaiseOpset
+from onnxq.pipeline import run
+from onnxq.runtime.delivery import with_taps
+from onnxq.statistics import Statistic, Statistics, TensorStatistics
+from onnxq.verify import FeedSettings, OracleSettings, Verdict, make_feeds
+from onnxq.verify.feeds import sizes_of
+from tests.graphs import outputs_of
+from tests.property.random_graphs import models
+
+ORACLE = OracleSettings(seeds=1, isolated=False, optimised=False)
+EXACT: list[AnyPass] = [kind() for kind in registry().values() if kind.contract is not Contract.LOSSY]
+NEWEST: list[AnyPass] = [RaiseOpset(to=23) if isinstance(each, RaiseOpset) else each for each in EXACT]
+FEW, MANY = settings.get_profile("few"), settings.get_profile("many")
+
+
+def gather(model: ir.Model, wanted: Mapping[Statistic, Collection[str]]) -> Statistics:
+    """Statistics of values of the main graph on one random feed."""
+    names = {name for group in wanted.values() for name in group}
+    computed = {value.name for node in model.graph for value in node.outputs}
+    (feed,) = make_feeds(model, sizes_of(model)[0], FeedSettings(seeds=1, corners=False))
+    seen = outputs_of(with_taps(model, sorted(names & computed)), feed.arrays) | dict(feed.arrays)
+    return Statistics(
+        {
+            name: TensorStatistics.of(seen[name].reshape(-1, seen[name].shape[-1]), list(wanted))
+            for name in sorted(names & seen.keys())
+            if seen[name].dtype.kind == "f" and seen[name].ndim
+        }
+    )
+
+
+def assert_equal_after_each(model: ir.Model, passes: list[AnyPass]) -> None:
+    note(onnx.printer.to_text(ir.to_proto(model)))
+    result = run(model, passes, gather=gather, verify="each", oracle=ORACLE, strict=True)
+    for each in result.results:
+        if each.modified:
+            event(each.name)
+            assert each.judgement.verdict is Verdict.EQUAL, f"{each.name}: {each.judgement.reason}"
+        assert each.settled, f"{each.name} does not come to an end"
+
+
+def check_pipeline(model: ir.Model, newest: bool) -> None:
+    assert_equal_after_each(model, NEWEST if newest else EXACT)
+
+
+def check_alone(model: ir.Model) -> None:
+    """Each pass on the graph as it was exported; then once more, which must find nothing."""
+    for each in EXACT:
+        assert_equal_after_each(model, [each])
+        result = run(model, [each, each], gather=gather, verify="never")
+        assert not result.results[1].changes, f"{each.name} is not idempotent"
+
+
+@settings(FEW)
+@given(models(), st.booleans())
+def test_the_exact_pipeline_changes_nothing_but_the_graph(model, newest):
+    check_pipeline(model, newest)
+
+
+@settings(FEW, max_examples=25)
+@given(models(most_steps=4))
+def test_each_exact_pass_alone_changes_nothing_but_the_graph(model):
+    check_alone(model)
+
+
+@pytest.mark.slow
+@settings(MANY)
+@given(models(most_steps=12), st.booleans())
+def test_the_exact_pipeline_on_many_larger_graphs(model, newest):
+    check_pipeline(model, newest)
+
+
+@pytest.mark.slow
+@settings(MANY)
+@given(models(most_steps=6))
+def test_each_exact_pass_alone_on_many_graphs(model):
+    check_alone(model)
+
+
+def test_random_graphs_give_every_pass_something_to_do():
+    """Otherwise the tests above would prove nothing about it."""
+    fired: set[str] = set()
+
+    @settings(FEW, max_examples=150)
+    @given(models(), st.booleans())
+    def collect(model: ir.Model, newest: bool) -> None:
+        result = run(model, NEWEST if newest else EXACT, gather=gather, verify="never")
+        fired.update(each.name for each in result.results if each.modified)
+
+    collect()
+    idle = {each.name for each in EXACT} - fired
+    assert not idle
