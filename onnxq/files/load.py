@@ -70,9 +70,9 @@ def _build(proto: onnx.ModelProto, folder: DataFolder, limits: Limits) -> ir.Mod
     check_model(proto, folder, limits)
     try:
         model = ir.serde.deserialize_model(proto)
+        _complete(model, proto)
     except ir.serde.SerdeError as error:
         raise _refusal(error) from error
-    _complete(model, proto)
     for site in list(sites(model)):
         site.keep(_settle(site, folder))
     return model
@@ -126,8 +126,8 @@ def _inline(tensor: ir.serde.TensorProtoTensor, where: str) -> Bytes:
     if proto.HasField("raw_data"):
         data = proto.raw_data
     else:
-        field = _FIELDS.get(tensor.dtype, "int32_data")
-        data = tensor.tobytes() if len(getattr(proto, field)) else b""
+        found = {name for name in _FIELDS.values() if len(getattr(proto, name))}
+        data = tensor.tobytes() if found == {_FIELDS[tensor.dtype]} else b""
     if len(data) != tensor.nbytes:
         raise InvalidModel(
             f"{where} has {len(data):,} bytes where its dimensions {list(proto.dims)} need {tensor.nbytes:,}",
@@ -136,7 +136,7 @@ def _inline(tensor: ir.serde.TensorProtoTensor, where: str) -> Bytes:
     return np.frombuffer(data, np.uint8)
 
 
-_FIELDS = {
+_FIELDS = dict.fromkeys(ir.DataType, "int32_data") | {
     ir.DataType.FLOAT: "float_data",
     ir.DataType.COMPLEX64: "float_data",
     ir.DataType.DOUBLE: "double_data",
@@ -145,7 +145,7 @@ _FIELDS = {
     ir.DataType.UINT64: "uint64_data",
     ir.DataType.UINT32: "uint64_data",
 }
-"""The typed field that holds an element type where there is no `raw_data`; all others are in `int32_data`."""
+"""The field that holds the numbers of each type where there is no `raw_data`."""
 
 
 def _strings(tensor: ir.TensorProtocol, where: str) -> ir.TensorProtocol:

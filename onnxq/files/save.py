@@ -105,6 +105,9 @@ def _serialize(model: ir.Model, location: str, offsets: dict[int, int]) -> bytes
             return bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
         except EncodeError as error:
             raise _too_large() from error
+        except ir.serde.SerdeError as error:
+            cause = error.__cause__ or error
+            raise OutputError(f"the model cannot be written: {cause}", slug="not-serializable") from error
 
 
 def _too_large() -> OutputError:

@@ -6,23 +6,21 @@ itself, and what the graph library underneath would drop without a word. Whateve
 
 from __future__ import annotations
 
-import graphlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeAlias
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 
-from onnxq.errors import ExternalDataError, InvalidModel, UnsafeModel, UnsupportedModel
+from onnxq.errors import ExternalDataError, InvalidModel, UnsupportedModel
+from onnxq.files.calls import Body, FunctionId, check_calls
 from onnxq.files.external import DataFolder, Reference
 from onnxq.files.limits import Limits
+from onnxq.files.messages import check_messages
 
-FunctionId: TypeAlias = tuple[str, str, str]
 Scopes: TypeAlias = tuple[set[str], ...]
 """Names of values by graph, the outermost first."""
 
@@ -40,16 +38,17 @@ def check_model(proto: onnx.ModelProto, folder: DataFolder, limits: Limits) -> N
         InvalidModel: Names that are missing or given twice, dimensions below zero, unknown element types.
         UnsupportedModel: Sparse tensors, training information, map types, fields of a newer ONNX.
     """
+    check_messages(proto)
     _check_header(proto)
     walk = _Walk(folder, limits)
     walk.graph(proto.graph, "graph", (), 1)
-    bodies: dict[FunctionId, _Body] = {}
+    bodies: dict[FunctionId, Body] = {}
     for function in proto.functions:
         name = _function_id(function)
         if name in bodies:
             raise InvalidModel(f"function {'::'.join(name)} is defined twice", slug="duplicate-function")
         bodies[name] = walk.function(function)
-    _check_calls(walk.bodies[0], bodies, limits)
+    check_calls(walk.bodies[0], bodies, limits)
 
 
 def _check_header(proto: onnx.ModelProto) -> None:
@@ -64,19 +63,9 @@ def _check_header(proto: onnx.ModelProto) -> None:
         raise InvalidModel("the model imports no operator set", hint="It may be cut short.", slug="no-opset")
     if proto.training_info:
         raise _unsupported("training-info", "the model", "training information", "Export it for inference.")
-    _check_message(proto, "the model")
     _distinct((_domain(opset.domain) for opset in proto.opset_import), "operator set", "the model")
     for value in (*proto.graph.input, *proto.graph.output):
-        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("elem_type"):
-            raise InvalidModel(f"value {value.name!r} has no element type", slug="no-element-type")
-
-
-@dataclass
-class _Body:
-    """What the main graph or a function holds, subgraphs included: nodes, and how often it calls whom."""
-
-    nodes: int = 0
-    calls: dict[FunctionId, int] = field(default_factory=dict)
+        _check_element_type(value.type, f"value {value.name!r}")
 
 
 @dataclass
@@ -85,7 +74,7 @@ class _Walk:
 
     folder: DataFolder
     limits: Limits
-    bodies: list[_Body] = field(default_factory=lambda: [_Body()])
+    bodies: list[Body] = field(default_factory=lambda: [Body()])
     total_nodes: int = 0
     total_bytes: int = 0
 
@@ -96,30 +85,31 @@ class _Walk:
             for sparse in graph.sparse_initializer:
                 self.sparse(sparse, where)
             raise _unsupported("sparse-initializer", where, "sparse initializers", "Store them dense.")
-        _check_message(graph, where)
         for initializer in graph.initializer:
-            if not initializer.name:
-                raise InvalidModel(f"{where}: an initializer has no name", slug="unnamed-initializer")
             self.tensor(initializer, f"{where}: initializer {initializer.name!r}")
         _distinct((tensor.name for tensor in graph.initializer), "initializer", where)
         _distinct((value.name for value in graph.input), "input", where)
+        _named((tensor.name for tensor in graph.initializer), "initializer", where)
+        _named((value.name for value in graph.input), "input", where)
+        _named((value.name for value in graph.output), "output", where)
         for value in (*graph.input, *graph.output, *graph.value_info):
             _check_type(value.type, f"{where}: value {value.name!r}")
         local = [*(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)]
         scopes = self.nodes(graph.node, where, local, outer, depth)
         _defined((value.name for value in graph.output), scopes, f"{where}: output")
 
-    def function(self, function: onnx.FunctionProto) -> _Body:
+    def function(self, function: onnx.FunctionProto) -> Body:
         """Check one function of the model."""
         where = f"function {function.name!r}"
-        self.bodies.append(_Body())
-        _check_message(function, where)
+        self.bodies.append(Body())
         _distinct((_domain(opset.domain) for opset in function.opset_import), "operator set", where)
         _distinct(function.input, "input", where)
+        _named(function.input, "input", where)
+        _named(function.output, "output", where)
         _distinct([*function.attribute, *(a.name for a in function.attribute_proto)], "attribute", where)
         for attribute in function.attribute_proto:
-            if attribute.HasField("g") or attribute.graphs:
-                raise _unsupported("graph-default", where, "a graph as a default", "")
+            if attribute.HasField("g") or attribute.graphs or attribute.ref_attr_name:
+                raise _unsupported("function-default", where, "a default that is a graph or a reference", "")
             self.attribute(attribute, where, (), 1)
         scopes = self.nodes(function.node, where, function.input, (), 1)
         _defined(function.output, scopes, f"{where}: output")
@@ -137,7 +127,6 @@ class _Walk:
             here = f"{where}: node {node.name or node.op_type!r}"
             calls = self.bodies[-1].calls
             calls[_callee(node)] = calls.get(_callee(node), 0) + 1
-            _check_message(node, here)
             _defined(node.input, scopes, f"{here}: input")
             _distinct((attribute.name for attribute in node.attribute), "attribute", here)
             for attribute in node.attribute:
@@ -146,8 +135,11 @@ class _Walk:
 
     def attribute(self, attribute: onnx.AttributeProto, where: str, scopes: Scopes, depth: int) -> None:
         """Check one attribute and all it holds."""
-        if attribute.type == onnx.AttributeProto.UNDEFINED:
-            raise InvalidModel(f"{where} has no type", slug="untyped-attribute")
+        if attribute.ref_attr_name and attribute.type in (
+            onnx.AttributeProto.GRAPH,
+            onnx.AttributeProto.GRAPHS,
+        ):
+            raise _unsupported("graph-reference", where, "a graph given by the caller", "")
         if attribute.HasField("t"):
             self.tensor(attribute.t, where)
         for tensor in attribute.tensors:
@@ -166,6 +158,7 @@ class _Walk:
             self.graph(graph, where, scopes, depth + 1)
         for type_proto in (*([attribute.tp] if attribute.HasField("tp") else []), *attribute.type_protos):
             _check_type(type_proto, where)
+            _check_element_type(type_proto, where)
 
     def sparse(self, tensor: onnx.SparseTensorProto, where: str) -> None:
         """Check the two tensors of a sparse one."""
@@ -183,7 +176,6 @@ class _Walk:
         self.limits.check("max_tensor_bytes", nbytes, where)
         self.total_bytes += nbytes
         self.limits.check("max_total_bytes", self.total_bytes, where)
-        _check_message(tensor, where)
         if tensor.HasField("segment"):
             raise _unsupported("segment", where, "only a part of its data", "")
         if external and tensor.data_type == onnx.TensorProto.STRING:
@@ -205,32 +197,6 @@ def nbytes_of(tensor: onnx.TensorProto, where: str) -> int:
         ) from None
 
 
-def _check_calls(main: _Body, functions: Mapping[FunctionId, _Body], limits: Limits) -> None:
-    """Refuse functions that call in a circle, in a long chain, or that expand into too many nodes."""
-    calls = {
-        name: [callee for callee in body.calls if callee in functions] for name, body in functions.items()
-    }
-    try:
-        order = list(graphlib.TopologicalSorter(calls).static_order())
-    except graphlib.CycleError as error:
-        circle = " -> ".join(name for _, name, _ in error.args[1])
-        raise UnsafeModel(f"functions call each other in a circle: {circle}", slug="function-cycle") from None
-    depths: dict[FunctionId, int] = {}
-    expanded: dict[FunctionId, int] = {}
-    for name in order:
-        depths[name] = 1 + max((depths[callee] for callee in calls[name]), default=0)
-        expanded[name] = _expanded(functions[name], expanded)
-        limits.check("max_call_depth", depths[name], f"function {name[1]!r}")
-    limits.check("max_nodes", _expanded(main, expanded), "graph with its functions expanded")
-
-
-def _expanded(body: _Body, sizes: Mapping[FunctionId, int]) -> int:
-    """Nodes of `body` once every call in it is replaced by the callee's nodes."""
-    return body.nodes + sum(
-        (sizes[callee] - 1) * times for callee, times in body.calls.items() if callee in sizes
-    )
-
-
 def _function_id(function: onnx.FunctionProto) -> FunctionId:
     return _domain(function.domain), function.name, function.overload
 
@@ -244,23 +210,18 @@ def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _check_message(message: Message, where: str) -> None:
-    """Refuse fields that this version of onnx does not know, and metadata keys given twice."""
-    if len(UnknownFieldSet(message)):
-        raise _unsupported(
-            "unknown-field", where, "fields of a newer ONNX", "Upgrade: pip install --upgrade onnx."
-        )
-    metadata = getattr(message, "metadata_props", ())
-    if metadata:
-        _distinct((entry.key for entry in metadata), "metadata", where)
-
-
 def _check_type(message: onnx.TypeProto, where: str) -> None:
     """Refuse types that a loaded model cannot express."""
     for inner in _nested_types(message):
         kind = inner.WhichOneof("value")
         if kind in ("map_type", "opaque_type"):
             raise _unsupported(f"{kind.split('_')[0]}-type", where, f"{kind.replace('_', ' ')}s", "")
+
+
+def _check_element_type(message: onnx.TypeProto, where: str) -> None:
+    """Refuse a tensor type that lacks its element type, with which its shape would be lost."""
+    if message.HasField("tensor_type") and not message.tensor_type.HasField("elem_type"):
+        raise InvalidModel(f"{where} has no element type", slug="no-element-type")
 
 
 def _nested_types(message: onnx.TypeProto) -> Iterator[onnx.TypeProto]:
@@ -281,6 +242,12 @@ def _distinct(names: Iterable[str], what: str, where: str) -> None:
                 f"{where}: {what} {name!r} is given twice", slug=f"duplicate-{what.replace(' ', '-')}"
             )
         seen.add(name)
+
+
+def _named(names: Iterable[str], what: str, where: str) -> None:
+    """Refuse an empty name where ONNX has no meaning for one."""
+    if not all(names):
+        raise InvalidModel(f"{where}: an {what} has no name", slug=f"unnamed-{what}")
 
 
 def _defined(names: Iterable[str], scopes: Scopes, where: str) -> None:

@@ -3,6 +3,8 @@ import os
 import tarfile
 import zipfile
 from collections import Counter
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -61,6 +63,7 @@ WRONG_FILES = {
     "no graph": (onnx.ModelProto(ir_version=8, producer_name="x").SerializeToString(), "no-graph", "tensor"),
     "tensor": (tensor("w", 4).SerializeToString(), "wrong-format", "protobuf"),
     "prose": (b"hello world, this is not a model", "wrong-format", "protobuf"),
+    "endless number": (b"\x08" + b"\xff" * 20, "wrong-format", "protobuf"),
     "zeros": (bytes(1000), "wrong-format", "protobuf"),
 }
 
@@ -109,6 +112,23 @@ def test_an_unreadable_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "stat", refuse)
     assert recognise(tmp_path / "x") is FileKind.UNREADABLE
+
+
+def test_a_file_that_breaks_while_it_is_read(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    (tmp_path / "model.onnx").write_bytes(MODEL)
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(NotAModel) as caught:
+        load(tmp_path / "model.onnx")
+    assert caught.value.slug == "unreadable"
+
+
+def test_a_file_of_endless_small_fields_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(import_module("onnxq.files.recognise"), "_MAX_FIELDS", 100)
+    (tmp_path / "model.onnx").write_bytes(MODEL + b"\x42\x00" * 200)
+    assert recognise(tmp_path / "model.onnx") is FileKind.UNKNOWN
 
 
 def test_a_name_with_a_nul_is_missing():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from onnxq.errors import OutputError
 from onnxq.files import fingerprint, from_proto, load, save, to_bytes
 from tests.files.models import linear, linear_proto
 
+ROOT = Path(__file__).parents[2]
 DATA = re.compile(r"model\.onnx\.[0-9a-f]{16}\.data")
 
 
@@ -206,6 +208,14 @@ def test_a_graph_that_protobuf_refuses_asks_for_external_data(tmp_path, monkeypa
     assert caught.value.slug == "over-2-gib"
 
 
+def test_a_model_that_has_no_written_form_is_an_error_of_ours():
+    proto = linear_proto()
+    proto.graph.node[0].device_configurations.add()  # of no device
+    with pytest.raises(OutputError) as caught:
+        to_bytes(from_proto(proto))
+    assert caught.value.slug == "not-serializable"
+
+
 def test_an_initializer_without_data_is_not_dropped(tmp_path):
     model = linear()
     model.graph.initializers["w"].const_value = None
@@ -224,9 +234,8 @@ def test_the_same_model_gives_the_same_bytes_in_every_process(tmp_path):
         folder = tmp_path / seed
         folder.mkdir()
         command = [sys.executable, "-c", code, str(folder / "model.onnx")]
-        run = subprocess.run(
-            command, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
-        )
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=True)
         results.append((run.stdout, {name: (folder / name).read_bytes() for name in listing(folder)}))
     assert results[0] == results[1]
 

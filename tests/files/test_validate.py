@@ -29,16 +29,33 @@ def _unknown_field(message: object) -> None:
     message.MergeFromString(b"\xf8\x3f\x01")  # field 1023 = 1
 
 
+def _not_text(message: object, field: int) -> None:
+    message.MergeFromString(bytes([field << 3 | 2, 2]) + b"\xff\xfe")
+
+
 def _map_input(model: onnx.ModelProto) -> None:
     map_type = model.graph.input.add(name="m").type.map_type
     map_type.key_type = TensorProto.INT64
     map_type.value_type.tensor_type.elem_type = TensorProto.FLOAT
 
 
+def _map_info() -> onnx.ValueInfoProto:
+    model = onnx.ModelProto()
+    _map_input(model)
+    model.graph.input[0].name = "b"
+    return model.graph.input[0]
+
+
 def _sequence_of_maps(model: onnx.ModelProto) -> None:
     info = model.graph.input.add(name="m").type.sequence_type.elem_type.map_type
     info.key_type = TensorProto.INT64
     info.value_type.tensor_type.elem_type = TensorProto.FLOAT
+
+
+def _node_with_graph_of_caller() -> onnx.NodeProto:
+    node = helper.make_node("Any", ["a"], ["b"], domain="custom")
+    node.attribute.add(name="body", type=onnx.AttributeProto.GRAPH, ref_attr_name="body")
+    return node
 
 
 def _twice(entries: object) -> None:
@@ -56,13 +73,21 @@ UNSUPPORTED = {
     "map-type": _map_input,
     "map-type in a sequence": _sequence_of_maps,
     "opaque-type": lambda m: m.graph.input.add(name="o").type.opaque_type.SetInParent(),
+    "not-implemented": lambda m: m.functions.append(_function(value_info=[_map_info()])),
     "segment": lambda m: setattr(m.graph.initializer[0].segment, "begin", 1),
-    "graph-default": lambda m: m.functions.append(
+    "function-default of a graph": lambda m: m.functions.append(
         _function(attribute_protos=[helper.make_attribute("g", linear_proto().graph)])
+    ),
+    "function-default of another default": lambda m: m.functions.append(
+        _function(attribute_protos=[onnx.AttributeProto(name="a", type=1, ref_attr_name="b")])
+    ),
+    "graph-reference": lambda m: m.functions.append(
+        _function(nodes=[_node_with_graph_of_caller()], attributes=["body"])
     ),
     "unknown-field": _unknown_field,
     "unknown-field of a graph": lambda m: _unknown_field(m.graph),
     "unknown-field of a node": lambda m: _unknown_field(m.graph.node[0]),
+    "unknown-field of a dimension": lambda m: _unknown_field(m.graph.input[0].type.tensor_type.shape.dim[0]),
     "unknown-field of a tensor": lambda m: _unknown_field(m.graph.initializer[0]),
 }
 
@@ -78,10 +103,26 @@ INVALID = {
     "duplicate-metadata": lambda m: _twice(m.metadata_props),
     "duplicate-metadata of a node": lambda m: _twice(m.graph.node[0].metadata_props),
     "unnamed-initializer": lambda m: m.graph.initializer[0].ClearField("name"),
+    "unnamed-input": lambda m: m.graph.input.append(value("", 4)),
+    "unnamed-output": lambda m: m.graph.output.append(value("", 4)),
     "undefined-value": lambda m: m.graph.node[0].input.append("nowhere"),
     "undefined-value as output": lambda m: m.graph.output.append(value("nowhere", 4)),
     "undefined-value in a function": lambda m: m.functions.append(_function(outputs=["nowhere"])),
     "no-element-type": lambda m: m.graph.input[0].type.tensor_type.ClearField("elem_type"),
+    "not-text in a name": lambda m: _not_text(m.graph.node[0], 3),
+    "not-text in an input": lambda m: _not_text(m.graph.node[0], 1),
+    "not-text in an operator": lambda m: _not_text(m.graph.node[0], 4),
+    "not-text in a location": lambda m: _not_text(m.graph.initializer[0].external_data.add(), 2),
+    "not-text in a dimension": lambda m: _not_text(m.graph.input[0].type.tensor_type.shape.dim.add(), 2),
+    "attribute-content of another type": lambda m: m.graph.node[0].attribute.add(name="a", type=1, i=3),
+    "attribute-content of two types": lambda m: m.graph.node[0].attribute.add(name="a", type=1, f=1, i=3),
+    "attribute-content of a reference": lambda m: m.graph.node[0].attribute.add(
+        name="a", type=1, f=1, ref_attr_name="b"
+    ),
+    "no-element-type of an attribute": lambda m: m.graph.node[0].attribute.add(
+        name="a", type=onnx.AttributeProto.TYPE_PROTO, tp=onnx.TypeProto(tensor_type=onnx.TypeProto.Tensor())
+    ),
+    "attribute-content of none": lambda m: m.graph.node[0].attribute.add(name="a", type=4),
     "untyped-attribute": lambda m: m.graph.node[0].attribute.add(name="a"),
     "unknown-dtype": lambda m: setattr(m.graph.initializer[0], "data_type", 77),
     "unknown-dtype zero": lambda m: setattr(m.graph.initializer[0], "data_type", 0),
