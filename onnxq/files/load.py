@@ -14,7 +14,7 @@ from onnxq.errors import InvalidModel, NotAModel, UnsupportedModel
 from onnxq.files.external import Bytes, DataFolder, Reference
 from onnxq.files.limits import DEFAULT_LIMITS, Limits
 from onnxq.files.recognise import FileKind, not_a_model, recognise
-from onnxq.files.tensors import Site, sites
+from onnxq.files.tensors import Site, sites, with_labels_of
 from onnxq.files.validate import check_model
 
 
@@ -109,15 +109,11 @@ def _settle(site: Site, folder: DataFolder) -> ir.TensorProtocol:
         data = _inline(tensor, site.where)
     else:
         return _strings(tensor, site.where)
-    settled: ir.PackedTensor[Bytes] | ir.Tensor[np.ndarray]
     if tensor.dtype.bitwidth < 8:
-        settled = ir.PackedTensor(data, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
-    else:
-        array = data.view(tensor.dtype.numpy().newbyteorder("<")).reshape(tensor.shape.numpy())
-        settled = ir.Tensor(array, tensor.dtype, name=tensor.name)
-    settled.doc_string = tensor.doc_string
-    settled.metadata_props.update(tensor.metadata_props)
-    return settled
+        packed = ir.PackedTensor(data, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
+        return with_labels_of(tensor, packed)
+    array = data.view(tensor.dtype.numpy().newbyteorder("<")).reshape(tensor.shape.numpy())
+    return with_labels_of(tensor, ir.Tensor(array, tensor.dtype, name=tensor.name))
 
 
 def _inline(tensor: ir.serde.TensorProtoTensor, where: str) -> Bytes:

@@ -14,7 +14,7 @@ from google.protobuf.message import EncodeError
 
 from onnxq.errors import OutputError
 from onnxq.files.commit import Commit, Draft
-from onnxq.files.tensors import Site, bytes_of, sites, stand_ins
+from onnxq.files.tensors import Site, bytes_of, sites, stand_ins, with_labels_of
 
 _PROTOBUF_LIMIT = (2 << 30) - 1
 _INLINE_LIMIT = 3 << 29
@@ -33,14 +33,12 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None
     Args:
         model: The model; unchanged afterwards.
         path: The file to write, in an existing folder.
-        external: Whether weights go to a data file beside it, ``<name>.<hash of its content>.data``. None:
-            where
-            the weights have more than 1.5 GiB.
+        external: Whether weights go to a data file beside it, ``<name>.<hash of its content>.data``.
+            None: where they have more than 1.5 GiB.
 
     Raises:
         OutputError: No space, no permission, a directory in the way, or too large for one file; whatever
-            was at
-            `path` is untouched.
+            was at `path` is untouched.
     """
     path = Path(path)
     if external is None:
@@ -68,8 +66,7 @@ def to_bytes(model: ir.Model) -> bytes:
 def _write_data(model: ir.Model, commit: Commit) -> tuple[Draft | None, dict[int, int]]:
     """Write the tensors that are worth moving; gives the file and the offset of each by its `id`.
 
-    Page-aligned offsets let a runtime map the weights. A tensor that is kept in several places is written
-    once.
+    Page-aligned offsets let a runtime map the weights. A tensor kept in several places is written once.
     """
     moved = {id(site.tensor): site.tensor for site in sites(model) if _is_moved(site)}
     if not moved:
@@ -95,8 +92,10 @@ def _serialize(model: ir.Model, location: str, offsets: dict[int, int]) -> bytes
         tensor = site.tensor
         if _is_moved(site) and id(tensor) in offsets:
             return _external(tensor, location, offsets[id(tensor)])
-        # A tensor of someone else's making may still point to a file; that reference would not hold here.
-        return ir.Tensor(tensor.numpy(), tensor.dtype) if isinstance(tensor, ir.ExternalTensor) else None
+        if isinstance(tensor, ir.ExternalTensor):
+            # Of someone else's making, as `load` leaves none; where it points to would not hold here.
+            return with_labels_of(tensor, ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name))
+        return None
 
     if sum(site.tensor.nbytes for site in sites(model) if id(site.tensor) not in offsets) > _PROTOBUF_LIMIT:
         raise _too_large()
@@ -119,17 +118,9 @@ def _too_large() -> OutputError:
 
 
 def _external(tensor: ir.TensorProtocol, location: str, offset: int) -> ir.ExternalTensor:
-    external = ir.ExternalTensor(
-        location,
-        offset,
-        tensor.nbytes,
-        tensor.dtype,
-        shape=ir.Shape(tensor.shape.numpy()),
-        name=tensor.name or "",
-    )
-    external.doc_string = tensor.doc_string
-    external.metadata_props.update(tensor.metadata_props)
-    return external
+    shape, name = ir.Shape(tensor.shape.numpy()), tensor.name or ""
+    external = ir.ExternalTensor(location, offset, tensor.nbytes, tensor.dtype, shape=shape, name=name)
+    return with_labels_of(tensor, external)
 
 
 def _check_target(path: Path) -> None:

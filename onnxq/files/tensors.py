@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +14,7 @@ import onnx_ir as ir
 from onnxq.errors import InvalidModel
 
 Keep = Callable[[ir.TensorProtocol], None]
+AnyTensor = TypeVar("AnyTensor", bound=ir.TensorProtocol)
 Attributes = MutableMapping[str, ir.Attr]
 
 
@@ -35,10 +37,8 @@ class Site:
 
 def sites(model: ir.Model) -> Iterator[Site]:
     """All places that keep tensors, subgraphs and functions included: initializers, then attributes."""
-    for graph in (
-        *model.graphs(),
-        *(graph for body in model.functions.values() for graph in body.subgraphs()),
-    ):
+    of_functions = (graph for function in model.functions.values() for graph in function.subgraphs())
+    for graph in (*model.graphs(), *of_functions):
         yield from _of_initializers(graph)
     roots: tuple[ir.Graph | ir.Function, ...] = (model.graph, *model.functions.values())
     for root in roots:
@@ -61,7 +61,7 @@ def _of_initializers(graph: ir.Graph) -> Iterator[Site]:
 
 
 def _of_attributes(attributes: Attributes, owner: str, movable: bool) -> Iterator[Site]:
-    """Tensors among the attributes of a node, or among the defaults of a function's."""
+    """Tensors among the attributes of a node, or among the defaults of a function."""
     for attribute in list(attributes.values()):
         where = f"{owner}: attribute {attribute.name!r}"
         if attribute.is_ref():
@@ -100,6 +100,13 @@ def stand_ins(model: ir.Model, replace: Callable[[Site], ir.TensorProtocol | Non
     finally:
         for keep, tensor in undo:
             keep(tensor)
+
+
+def with_labels_of(old: ir.TensorProtocol, new: AnyTensor) -> AnyTensor:
+    """`new`, documented as `old` is."""
+    new.doc_string = old.doc_string
+    new.metadata_props.update(old.metadata_props)
+    return new
 
 
 def bytes_of(tensor: ir.TensorProtocol) -> memoryview:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import onnx
 import onnx_ir as ir
@@ -23,6 +23,7 @@ from onnxq.files.messages import check_messages
 
 Scopes: TypeAlias = tuple[set[str], ...]
 """Names of values by graph, the outermost first."""
+_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 def check_model(proto: onnx.ModelProto, folder: DataFolder, limits: Limits) -> None:
@@ -81,9 +82,8 @@ class _Walk:
     def graph(self, graph: onnx.GraphProto, where: str, outer: Scopes, depth: int) -> None:
         """Check one graph that can see the names `outer` of the graphs around it."""
         self.limits.check("max_nesting", depth, where)
-        if graph.sparse_initializer:
-            for sparse in graph.sparse_initializer:
-                self.sparse(sparse, where)
+        for sparse in graph.sparse_initializer:
+            self.sparse(sparse, where)
             raise _unsupported("sparse-initializer", where, "sparse initializers", "Store them dense.")
         for initializer in graph.initializer:
             self.tensor(initializer, f"{where}: initializer {initializer.name!r}")
@@ -135,28 +135,16 @@ class _Walk:
 
     def attribute(self, attribute: onnx.AttributeProto, where: str, scopes: Scopes, depth: int) -> None:
         """Check one attribute and all it holds."""
-        if attribute.ref_attr_name and attribute.type in (
-            onnx.AttributeProto.GRAPH,
-            onnx.AttributeProto.GRAPHS,
-        ):
+        if attribute.ref_attr_name and attribute.type in _GRAPHS:
             raise _unsupported("graph-reference", where, "a graph given by the caller", "")
-        if attribute.HasField("t"):
-            self.tensor(attribute.t, where)
-        for tensor in attribute.tensors:
+        for tensor in _one_or_many(attribute, "t", "tensors"):
             self.tensor(tensor, where)
-        sparse = [
-            *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
-            *attribute.sparse_tensors,
-        ]
-        for tensor in sparse:
-            self.sparse(tensor, where)
-        if sparse:
+        for sparse in _one_or_many(attribute, "sparse_tensor", "sparse_tensors"):
+            self.sparse(sparse, where)
             raise _unsupported("sparse-attribute", where, "sparse tensors", "Store it dense.")
-        if attribute.HasField("g"):
-            self.graph(attribute.g, where, scopes, depth + 1)
-        for graph in attribute.graphs:
+        for graph in _one_or_many(attribute, "g", "graphs"):
             self.graph(graph, where, scopes, depth + 1)
-        for type_proto in (*([attribute.tp] if attribute.HasField("tp") else []), *attribute.type_protos):
+        for type_proto in _one_or_many(attribute, "tp", "type_protos"):
             _check_type(type_proto, where)
             _check_element_type(type_proto, where)
 
@@ -182,6 +170,11 @@ class _Walk:
             raise error(f"{where}: strings cannot be external data", slug="external-strings")
         if external:
             self.folder.read(Reference.of(tensor, nbytes, where))
+
+
+def _one_or_many(attribute: onnx.AttributeProto, one: str, many: str) -> list[Any]:
+    """What an attribute holds in the field for one or in the field for many."""
+    return [*([getattr(attribute, one)] if attribute.HasField(one) else []), *getattr(attribute, many)]
 
 
 def nbytes_of(tensor: onnx.TensorProto, where: str) -> int:
