@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,9 @@ def match_norm(
         return norm
     if norm.kind != kind or norm.is_operator:
         return None
+    if kind == "rms" and norm.beta is not None:  # its operator has no place for a shift
+        inner = norm.nodes[:-1]
+        norm = replace(norm, nodes=inner, output=inner[-1].outputs[0], beta=None, beta_place=None)
     if reject := too_old(node, context, operator, opset):
         return reject
     source = _source(norm, node)

@@ -42,7 +42,8 @@ class RecomposeLayerNorm(Pass):
 
 
 _VECTORS = "float[4] g = {1, 2, 0.5, -1}, float[4] b = {0, 1, 2, 3}"
-_HALVES = "float16[4] g = {1, 2, 3, 4}, float16[4] b = {0, 1, 2, 3}"
+_HALVES = "float16[4] g = {15360, 16384, 14336, 15360}, float16[4] b = {0, 15360, 16384, 0}"
+"""As bits, which is how the text form has them: scale 1, 2, 0.5, 1 and shift 0, 1, 2, 0."""
 _SCALARS = "float two = {2}, float e = {0.00001}"
 _CENTRE = "m = ReduceMean<axes = [-1]>(x)  d = Sub(x, m)"
 _ROOT = "q = Pow(d, two)  v = ReduceMean<axes = [-1]>(q)  s = Add(v, e)  r = Sqrt(s)"
