@@ -12,9 +12,8 @@ import pytest
 from benchmarks import rivals, subjects
 from benchmarks.measure import Finished
 
-SUCCESS = Finished(
-    code=0, seconds=3.14159, peak_mb=512.4, output='{"kernels": {"Gemm": 3}, "layers": []}', errors=""
-)
+REPORT = '{"kernels": {"Gemm": 3}, "layers": []}'
+SUCCESS = Finished(code=0, seconds=3.14159, peak_mb=512.4, output=REPORT, errors="")
 
 
 @pytest.fixture
