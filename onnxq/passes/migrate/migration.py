@@ -142,7 +142,8 @@ def _planned(
     if any(node.graph is not norm.nodes[-1].graph for node, _ in restored):
         return Reject("a subgraph reads it", label)
     branches = [_branch(norm, hop) for hop in restored]
-    usable = tuple(branch for branch in branches if branch is not None)
+    absorbing = {linear.node for linear in linears}  # one of these cannot take the shift a second time
+    usable = tuple(branch for branch in branches if branch is not None and branch.node not in absorbing)
     return Migration(norm, tuple(linears), tuple(restored), usable if len(usable) == len(branches) else ())
 
 
