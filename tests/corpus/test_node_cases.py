@@ -18,15 +18,15 @@ import pytest
 
 from onnxq.contract import AnyPass, Contract
 from onnxq.errors import BackendError, OnnxqError
+from onnxq.passes import registry
 from onnxq.pipeline import PipelineResult, broken_promise, run
 from onnxq.runtime import Session, open_session
 from onnxq.verify import Feed, OracleSettings, Verdict, judge
 from onnxq.verify.hosts import InProcess
-from tests.contract.registered import PASSES
 from tests.graphs import PLAIN
 
 RUNNABLE = 1300
-EXACT: list[AnyPass] = [kind() for kind in PASSES.values() if kind.contract is not Contract.LOSSY]
+EXACT: list[AnyPass] = [kind() for kind in registry().values() if kind.contract is not Contract.LOSSY]
 JUDGED = OracleSettings(isolated=False, optimised=False)
 
 
