@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,11 +50,11 @@ class Edit:
     def unique(self, name: str) -> str:
         """`name`, or `name` with the first free number behind it; reserved from now on."""
         candidate, number = name, self._numbers.get(name, 0)
-        while candidate in self._names or not candidate:
+        while self._names[candidate] > 0 or not candidate:
             number += 1
             candidate = f"{name}_{number}"
         self._numbers[name] = number
-        self._names.add(candidate)
+        self._names[candidate] += 1
         return candidate
 
     def constant(self, array: np.ndarray, name: str, *, near: ir.Node) -> ir.Value:
@@ -320,7 +321,7 @@ class Edit:
 
     def _release(self, name: str | None) -> None:
         """Let `name` be given again, now that its value has gone or is called otherwise."""
-        self._names.discard(name or "")
+        self._names[name or ""] -= 1
         self._numbers.pop(name or "", None)
 
     def _note(self, action: str, node: ir.Node | None, detail: str) -> None:
@@ -368,15 +369,15 @@ def _plain(value: Any) -> Any:
     return ir.tensor(value) if isinstance(value, np.ndarray) else value
 
 
-def _names_of(model: ir.Model) -> set[str]:
-    """Names of all values and nodes of the model, its subgraphs and its functions."""
-    names: set[str] = set()
+def _names_of(model: ir.Model) -> Counter[str]:
+    """Names of all values and nodes of the model, its subgraphs and its functions, and how many bear each."""
+    names: Counter[str] = Counter()
     roots: list[Scope] = [model.graph, *model.functions.values()]
     for root in roots:
         for node in root.all_nodes():
-            names.add(node.name or "")
+            names[node.name or ""] += 1
             names.update(value.name or "" for value in node.outputs)
         for graph in (root.graph if isinstance(root, ir.Function) else root, *root.subgraphs()):
             names.update(value.name or "" for value in graph.inputs)
-            names.update(graph.initializers)
+            names.update(list(graph.initializers))
     return names

@@ -104,7 +104,7 @@ def test_constant_in_a_branch_belongs_to_the_branch():
 
 def test_other_readers_keep_a_replaced_constant():
     model = model_of(
-        "g (float[2,2] x) => (float[2,2] y, float[2,2] z) <float[2] w ={1, 2}> { y = Add(x, w) z = Mul(x, w) }"
+        "g (float[2,2] x) => (float[2,2] y, float[2,2] z) <float[2] w ={1,2}> { y = Add(x, w) z = Mul(x, w) }"
     )
     edit_of(model).replace_constant(node_of(model, "Add"), 1, np.array([5, 5], np.float32))
     found = outputs_of(model, {"x": X})
@@ -390,3 +390,41 @@ def test_label_of_a_nameless_node_is_its_output():
     assert label_of(node_of(model, "Neg")) == "h"
     node_of(model, "Neg").name = "first"
     assert label_of(node_of(model, "Neg")) == "first"
+
+
+def test_renamed_value_frees_its_name_for_what_takes_its_place():
+    model = model_of(CHAIN)
+    relu, neg = node_of(model, "Relu"), node_of(model, "Neg")
+    edit = edit_of(model)
+    edit.rename(neg.outputs[0], "h_scaled")
+    (restored,) = edit.insert("Abs", [neg.outputs[0]], before=relu, names=["h"])
+    edit.rewire(relu, 0, restored)
+    check(model)
+    assert (neg.outputs[0].name, restored.name) == ("h_scaled", "h")
+    assert outputs_of(model, {"x": X})["y"].tolist() == np.abs(X).tolist()
+
+
+def test_names_that_callers_use_are_not_renamed():
+    model = model_of(CHAIN)
+    edit = edit_of(model)
+    for value in (model.graph.inputs[0], model.graph.outputs[0]):
+        with pytest.raises(ValueError, match="not ours"):
+            edit.rename(value, "other")
+
+
+def test_name_is_free_only_when_its_last_bearer_has_gone():
+    """Two branches may use one name; a value outside of them may not."""
+    model = model_of(
+        """g (float[N,2] x, bool cond) => (float[N,2] y) {
+            y = If(cond) <
+                then_branch = yes () => (float[N,2] t) { h = Neg(x) k = Exp(x) t = Abs(x) },
+                else_branch = no () => (float[N,2] e) { h = Neg(x) e = Abs(h) }
+            >
+        }"""
+    )
+    edit = edit_of(model)
+    first, second = (node for node in model.graph.all_nodes() if node.op_type == "Neg")
+    edit.remove(first)
+    edit.remove(node_of(model, "Exp"))
+    assert [edit.unique(name) for name in ("k", "h")] == ["k", "h_1"]
+    assert second.outputs[0].name == "h"
