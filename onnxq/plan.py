@@ -32,6 +32,8 @@ GOOD_ENOUGH_DB = 20.0
 """Own SQNR at which a static linear is not looked at any further."""
 WORTH_DB = 5.0
 """What a scale per token has to gain, for it takes five small nodes more."""
+QUIET = 1e-2
+"""Tokens with less energy than this part of the median one count as if they had that."""
 HOPELESS_DB = 8.0
 """Own SQNR below which a linear stays float."""
 
@@ -180,10 +182,14 @@ def _by_token(rows: np.ndarray) -> np.ndarray:
 
 
 def _sqnr(exact: np.ndarray, rounded: np.ndarray) -> float:
-    """Signal to noise in dB."""
-    noise = float(((exact - rounded) ** 2).sum(dtype=np.float64))
-    signal = float((exact**2).sum(dtype=np.float64))
-    return float(10 * np.log10(max(signal, 1e-300) / max(noise, 1e-300)))
+    """Signal to noise in dB, each token weighing the same.
+
+    A few massive tokens hold most of the energy; weighed by energy, all the others could be lost unseen.
+    """
+    noise = ((exact - rounded) ** 2).sum(axis=1, dtype=np.float64)
+    signal = (exact**2).sum(axis=1, dtype=np.float64)
+    floor = max(QUIET * float(np.median(signal)), 1e-300)
+    return float(-10 * np.log10(max(float((noise / np.maximum(signal, floor)).mean()), 1e-30)))
 
 
 def _batches(linears: list[Linear], size: int = 64) -> Iterable[list[Linear]]:

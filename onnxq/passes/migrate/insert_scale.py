@@ -55,7 +55,7 @@ class InsertScale(Pass):
         insert_nodes: Whether a Mul may be inserted; without, only gated feed-forwards are scaled.
     """
 
-    gain: float = 1.5
+    gain: float = 1.1
     insert_nodes: bool = True
 
     name: ClassVar[str] = "insert-scale"
@@ -79,6 +79,8 @@ class InsertScale(Pass):
         if seen is None or seen.channel is None:
             return Reject("calibration has no statistics of it", label)
         linears = _readers(linear.activation)
+        if not linears:
+            return Reject("only a subgraph reads it", label)
         if any(is_widely_shared(reader) for reader in linears):
             return Reject("the weight of a linear that reads it is shared widely", label)
         low, high = seen.channel.low, seen.channel.high

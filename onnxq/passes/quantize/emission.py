@@ -16,6 +16,7 @@ from onnxq.passes.quantize.ranges import QuantParams
 from onnxq.passes.quantize.weights import QuantizedWeight, quantize_weight
 
 MICROSOFT = "com.microsoft"
+AXES_AS_INPUT = 18  # the opset in which ReduceMax took its axes as an input
 _TOP = 127.0
 _MIDDLE = np.uint8(128)
 _LEAST_SCALE = np.float32(1e-30)
@@ -53,9 +54,12 @@ def emit_per_token(linear: Linear, edit: Edit, bits: int) -> None:
     ) -> ir.Value:
         return edit.insert(op_type, inputs, attributes, before=node, names=[f"{name}_{what}"])[0]
 
-    reach = step(
-        "ReduceMax", [step("Abs", [linear.activation], "abs")], "reach", {"axes": [-1], "keepdims": 1}
-    )
+    magnitude = step("Abs", [linear.activation], "abs")
+    if edit.model.opset_imports.get("", 1) < AXES_AS_INPUT:
+        reach = step("ReduceMax", [magnitude], "reach", {"axes": [-1], "keepdims": 1})
+    else:
+        last = constant(np.array([-1], np.int64), "last_axis")
+        reach = step("ReduceMax", [magnitude, last], "reach", {"keepdims": 1})
     spread = step("Mul", [reach, constant(np.float32(1 / _TOP), "per_level")], "spread")
     scale = step("Max", [spread, constant(_LEAST_SCALE, "least_scale")], "token_scale")
     even = step("Div", [linear.activation, scale], "even")

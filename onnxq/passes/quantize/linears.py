@@ -36,6 +36,7 @@ class QuantizeLinears(Pass):
         form: "kernel" for ONNX Runtime's own product, "qdq" for plain Q/DQ.
         method: How activation ranges are chosen: "minmax", "percentile" or "mse".
         percentile: For that method, in percent.
+        margin: Part by which ranges are widened, for data that reaches further than the calibration's.
         weight_bits: 8, or 7 for x86 processors without VNNI.
         least: Fewest input channels and fewest output columns that are worth an integer product.
         skip: Names of linears that stay float.
@@ -45,6 +46,7 @@ class QuantizeLinears(Pass):
     form: Form = "kernel"
     method: RangeMethod = "minmax"
     percentile: float = 99.99
+    margin: float = 0.0
     weight_bits: int = 8
     least: int = 16
     skip: tuple[str, ...] = ()
@@ -73,7 +75,7 @@ class QuantizeLinears(Pass):
         seen = context.statistics.get(str(linear.activation.name))
         if seen is None:
             return Reject("calibration has no statistics of its input", node.name or "")
-        return linear, params_for(*choose_range(seen, self.method, self.percentile))
+        return linear, params_for(*choose_range(seen, self.method, self.percentile, self.margin))
 
     def rewrite(self, found: Found, edit: Edit) -> None:
         """Put the integer product in the linear's place."""

@@ -43,7 +43,9 @@ def params_for(low: float, high: float) -> QuantParams:
     return QuantParams(scale, np.uint8(np.clip(np.rint(-low / float(scale)), 0, LEVELS)))
 
 
-def choose_range(seen: TensorStatistics, method: RangeMethod, percentile: float) -> tuple[float, float]:
+def choose_range(
+    seen: TensorStatistics, method: RangeMethod, percentile: float, margin: float = 0.0
+) -> tuple[float, float]:
     """The range [low, high] that 8 bits should cover.
 
     Args:
@@ -51,10 +53,16 @@ def choose_range(seen: TensorStatistics, method: RangeMethod, percentile: float)
         method: "minmax" covers everything seen; "percentile" cuts ``100 - percentile`` percent off each
             side; "mse" minimises the squared error of rounding and clipping together.
         percentile: In percent, over 50; for "percentile" alone.
+        margin: Part by which both ends are moved out: other data reaches further than what was seen.
 
     Raises:
         ValueError: The method needs a histogram and there is none.
     """
+    low, high = _seen_range(seen, method, percentile)
+    return low * (1 + margin), high * (1 + margin)
+
+
+def _seen_range(seen: TensorStatistics, method: RangeMethod, percentile: float) -> tuple[float, float]:
     if method == "minmax":
         return seen.low, seen.high
     if seen.histogram is None:
