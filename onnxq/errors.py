@@ -15,6 +15,8 @@
     ├── BackendError (8)            the runtime is missing, crashed, ran out of time or memory
     ├── OutputError (9)             the result could not be written
     └── GoalMissed (10)             a correct result that is not as fast or as faithful as was asked
+
+The number is the exit code of the command line; a class without one has that of its parent.
 """
 
 from __future__ import annotations

@@ -77,9 +77,7 @@ def score_with(hook: str) -> Callable[[ir.Model], float]:
     return lambda model: float(function(open_session(model, SessionSettings())))
 
 
-def _kept_rows(
-    feeds: Feeds, source: DataSource, outputs: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+def _kept_rows(feeds: Feeds, source: DataSource, outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """For each output with a row a position, which positions are data."""
     masks = masks_of(feeds, source.specs)
     kept: dict[str, np.ndarray] = {}

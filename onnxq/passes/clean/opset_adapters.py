@@ -18,7 +18,7 @@ from onnxq.edit import label_of
 Adapter = Callable[[ir.Node, Edit], None]
 
 
-class Unconvertible(Exception):  # noqa: N818 - a reason, not an error
+class Unconvertible(Exception):
     """Why a node cannot go to the next version."""
 
 
