@@ -9,6 +9,7 @@ leaves embeddings float.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -120,10 +121,12 @@ def _reader(job: Job) -> Any:
 
 def main() -> None:
     """Quantize one model as the command line says."""
-    name, model, calibration, batch, out = sys.argv[1:]
-    with tempfile.TemporaryDirectory() as scratch:
+    name, batch = sys.argv[1], int(sys.argv[4])
+    model, calibration, out = (Path(sys.argv[index]).resolve() for index in (2, 3, 5))
+    # ONNX Runtime's symbolic inference drops the model it fails on into the working directory
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
         made = Path(scratch) / "model.onnx"
-        QUANTIZERS[name](Job(Path(model), Path(calibration), int(batch), made))
+        QUANTIZERS[name](Job(model, calibration, batch, made))
         shutil.move(made, out)
 
 

@@ -15,7 +15,8 @@ def printed(result: object, *, everything: bool = False) -> str:
 
 
 def test_a_file_gets_plain_text_that_is_wide_enough(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    for name in ("FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
     text = printed(report)
     assert "\x1b" not in text
     assert "lands in MatMulIntegerToFloat" in text
