@@ -94,7 +94,8 @@ class Migration:
             rewrite_linear(branch, edit, branch.weight, bias + shift)
         near = _behind(self.norm.nodes[-1])
         restored = output
-        steps = [("Mul", scale)] + ([("Add", shift)] if shift.any() and not hidden else [])
+        steps = [("Mul", scale)] if (scale != 1).any() else []
+        steps += [("Add", shift)] if shift.any() and not hidden else []
         for number, (op_type, vector) in enumerate(steps, 1):
             constant = edit.constant(vector.astype(dtype), f"{name}_{op_type.lower()}", near=near)
             wish = name if number == len(steps) else f"{name}_scaled"

@@ -1,0 +1,134 @@
+"""Scale and shift leave the norms and activations of real exports, and nobody can tell from the outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxq.passes.migrate.fold_gamma import FoldGamma
+from onnxq.passes.migrate.insert_scale import InsertScale
+from onnxq.passes.migrate.shift_scale import ShiftScale
+from onnxq.pipeline import apply_pass, broken_promise
+from onnxq.verify import Verdict
+from tests.passes.migrate.families import (
+    SPELLINGS,
+    activation_statistics,
+    arrays_of,
+    family,
+    judged,
+    linears_of,
+    made_by,
+    norm_statistics,
+    norms_of,
+)
+
+RESIDUALS = {"post": 4, "pre": 0, "decoder": 0, "crossed": 3}  # norms that a residual reads too
+MIGRATABLE = {"post": 4, "pre": 4, "decoder": 5, "crossed": 4}  # norms that a linear reads
+CONTEXTS = {"post": 4, "pre": 4, "decoder": 2, "crossed": 7}  # what no norm gives and no factor can scale
+
+every_spelling = pytest.mark.parametrize(
+    ("name", "opset", "dynamo", "precision"), SPELLINGS, ids=lambda value: str(value)
+)
+
+
+def assert_exact(before, result, a_pass):
+    assert result.modified
+    assert result.settled
+    assert broken_promise(before, result.model, a_pass) == ""
+    judgement = judged(before, result.model)
+    assert judgement.verdict is Verdict.EQUAL, judgement.reason
+
+
+@every_spelling
+def test_gamma_leaves_every_norm_that_a_linear_reads(name, opset, dynamo, precision):
+    before, a_pass = family(name, opset, dynamo, precision), FoldGamma(guard=0.75)
+    result = apply_pass(before, a_pass)
+    assert_exact(before, result, a_pass)
+    small = [np.abs(norm.gamma).max() <= 0.7505 for norm in norms_of(result.model)]
+    assert small.count(True) == MIGRATABLE[name]
+    assert made_by(result.model, a_pass).count("Mul") == RESIDUALS[name]
+
+
+@every_spelling
+def test_shift_and_scale_cost_a_mul_a_residual_and_no_add(name, opset, dynamo, precision):
+    before, a_pass = family(name, opset, dynamo, precision), ShiftScale()
+    result = apply_pass(before, a_pass, norm_statistics(before))
+    assert_exact(before, result, a_pass)
+    # The shift of a post-LN residual hides in the bias of the branch beside it.
+    inserted = [op_type for op_type in made_by(result.model, a_pass) if op_type != "Constant"]
+    assert inserted == ["Mul"] * RESIDUALS[name]
+    moved = [norm for norm in norms_of(result.model) if str(norm.output.name).endswith("_migrated")]
+    assert len(moved) == MIGRATABLE[name]
+
+
+@every_spelling
+def test_activations_are_scaled_where_no_norm_can(name, opset, dynamo, precision):
+    before, a_pass = family(name, opset, dynamo, precision), InsertScale(gain=0.0)
+    result = apply_pass(before, a_pass, activation_statistics(before))
+    assert_exact(before, result, a_pass)
+    inserted = [op_type for op_type in made_by(result.model, a_pass) if op_type != "Constant"]
+    assert inserted == ["Mul"] * CONTEXTS[name]
+
+
+@pytest.mark.parametrize(("opset", "dynamo"), [(14, False), (18, True), (23, True)])
+def test_a_gated_feed_forward_hides_its_scale_in_the_factor(opset, dynamo):
+    before, a_pass = family("decoder", opset, dynamo), InsertScale(gain=0.0, insert_nodes=False)
+    result = apply_pass(before, a_pass, activation_statistics(before))
+    assert_exact(before, result, a_pass)
+    assert made_by(result.model, a_pass) == []
+    changed = {linear.node.name for linear in linears_of(result.model)} & {
+        change.node for change in result.changes if change.action == "rewire"
+    }
+    assert len(changed) == 4, "two layers, the factor and the projection behind the product in each"
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", RESIDUALS)
+def test_any_statistics_keep_the_function(name, seed):
+    before, a_pass = family(name, 18, True), ShiftScale()
+    result = apply_pass(before, a_pass, norm_statistics(before, seed))
+    assert_exact(before, result, a_pass)
+
+
+@pytest.mark.parametrize("shift", [True, False])
+@pytest.mark.parametrize("scale", [True, False])
+def test_what_is_not_asked_for_stays(shift, scale):
+    before, a_pass = family("post", 17, False), ShiftScale(shift=shift, scale=scale)
+    result = apply_pass(before, a_pass, norm_statistics(before))
+    if not shift and not scale:
+        assert not result.modified
+        return
+    assert_exact(before, result, a_pass)
+    assert made_by(result.model, a_pass) == ["Mul"] * (4 if scale else 0)
+    old, new = ([norm.beta / norm.gamma for norm in norms_of(model)][:4] for model in (before, result.model))
+    same = [np.allclose(*pair, rtol=1e-4, atol=1e-6) for pair in zip(old, new, strict=True)]
+    assert same == [not shift] * 4
+
+
+@pytest.mark.parametrize(("opset", "dynamo"), [(14, False), (23, True)])
+def test_other_layers_keep_their_constants(opset, dynamo):
+    """With one norm left to migrate, only its own constants and those of its linears may be new."""
+    before = family("pre", opset, dynamo)
+    norm = norms_of(before)[1]
+    statistics = norm_statistics(before)
+    only = type(statistics)({str(norm.output.name): statistics[str(norm.output.name)]})
+    result = apply_pass(before, ShiftScale(), only)
+    assert result.modified
+    old, new = arrays_of(before), arrays_of(result.model)
+    for name in old.keys() & new.keys():
+        np.testing.assert_array_equal(old[name], new[name], err_msg=name)
+    (reader,) = [linear for linear in linears_of(before) if linear.activation.name == norm.output.name]
+    own = {str(reader.root.name)}
+    own |= {str(place[0].inputs[place[1]].name) for place in (norm.gamma_place, norm.beta_place)}
+    holder = reader.bias_node or reader.node
+    own.add(str(holder.inputs[reader.bias_index].name))
+    assert old.keys() - new.keys() == own
+
+
+def test_without_new_nodes_a_norm_that_a_residual_reads_holds():
+    before = family("post", 18, True)
+    for a_pass in (FoldGamma(guard=0.75, insert_nodes=False), ShiftScale(insert_nodes=False)):
+        result = apply_pass(before, a_pass, norm_statistics(before))
+        assert not result.modified
+        told = [reject.reason for reject in result.rejects]
+        assert sum("nodes may not be inserted" in reason for reason in told) == 4
