@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from onnxq.calibration import DataSource
 from onnxq.calibration.inputs import Feeds
 from onnxq.calibration.tokens import masks_of
 from onnxq.errors import UsageProblem
+from onnxq.lookup import find_function
 from onnxq.runtime import Latency, SessionSettings, measure_latency, open_session
 from onnxq.verify import Comparison, compare
 
@@ -23,14 +23,27 @@ def measure_fidelity(
     reference: ir.Model, candidate: ir.Model, source: DataSource, threads: int, advance: Advance | None = None
 ) -> Comparison:
     """Outputs of both models on all of `source`, as the runtime runs them by default; padding left out."""
+    return measure_fidelities(reference, {"": candidate}, source, threads, advance)[""]
+
+
+def measure_fidelities(
+    reference: ir.Model,
+    candidates: Mapping[str, ir.Model],
+    source: DataSource,
+    threads: int,
+    advance: Advance | None = None,
+) -> dict[str, Comparison]:
+    """The same of several candidates, the reference being run once."""
     settings = SessionSettings(threads=threads)
-    one, other = open_session(reference, settings), open_session(candidate, settings)
-    found = Comparison()
+    first = open_session(reference, settings)
+    others = {name: open_session(candidate, settings) for name, candidate in candidates.items()}
+    found = dict.fromkeys(candidates, Comparison())
     done, total = 0, len(source)
     for batch in source.batches():
-        expected = one.run(batch.feeds)
+        expected = first.run(batch.feeds)
         keep = _kept_rows(batch.feeds, source, expected)
-        found = found.merge(compare(expected, other.run(batch.feeds), keep=keep))
+        for name, session in others.items():
+            found[name] = found[name].merge(compare(expected, session.run(batch.feeds), keep=keep))
         done += batch.samples
         if advance is not None:
             advance(done, total)
@@ -65,10 +78,9 @@ def score_with(hook: str) -> Callable[[ir.Model], float]:
     Raises:
         UsageProblem: There is no such function.
     """
-    module, _, name = hook.partition(":")
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        function = find_function(hook)
+    except ImportError as error:
         raise UsageProblem(
             f"cannot evaluate with {hook!r}: {error}",
             hint="Name a function that takes an open session and returns a number: --eval module:function",

@@ -265,8 +265,8 @@ def _report(
         kernels=kernels,
         layers=layer_rows(stage.model, outcome.plans, before, after),
         passes=(
-            *records.pass_rows(exact[0], exact[1].results),
-            *records.pass_rows(outcome.passes, outcome.result.results),
+            *records.pass_rows(*exact),
+            *records.pass_rows(outcome.passes, outcome.result),
         ),
         journal=records.journal_rows((*exact[1].journal, *outcome.result.journal)),
         goals=judge_goals(settings, fidelity, timings, scores),
@@ -274,4 +274,5 @@ def _report(
         channels=channel_pictures(stage.model, outcome.plans, before, after),
         recipe=format_recipe(settings),
         seconds=time.perf_counter() - started,
+        exact=records.equality_record(exact[1], outcome.result),
     )

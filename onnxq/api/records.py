@@ -13,11 +13,11 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxq.calibration import DataSource
-from onnxq.contract import AnyPass, Change
+from onnxq.contract import AnyPass, Change, Contract
 from onnxq.files import fingerprint
 from onnxq.ir.walk import nodes
-from onnxq.pipeline import PassResult
-from onnxq.recipe import format_pass
+from onnxq.pipeline import PipelineResult
+from onnxq.recipe import GRAPHSURGEON, format_pass
 from onnxq.report.measures import (
     DataSummary,
     Fidelity,
@@ -27,9 +27,10 @@ from onnxq.report.measures import (
     Rejection,
     Timing,
 )
-from onnxq.report.rows import PassRow, Verdict
+from onnxq.report.rows import Equality, PassRow, Verdict
 from onnxq.runtime import Latency, read_machine
 from onnxq.verify import Comparison
+from onnxq.verify import Verdict as Judged
 
 
 def usable_threads(asked: int | None) -> int:
@@ -152,13 +153,13 @@ def shape_label(shapes: Mapping[str, Sequence[int]]) -> str:
     return ", ".join(f"{name}={size}" for size, name in told.items())
 
 
-def pass_rows(passes: Iterable[AnyPass], results: Iterable[PassResult]) -> tuple[PassRow, ...]:
-    """One row a pass."""
+def pass_rows(passes: Sequence[AnyPass], outcome: PipelineResult) -> tuple[PassRow, ...]:
+    """One row a pass; exact passes that were judged only as a whole carry the verdict on the whole."""
     rows = []
-    for a_pass, result in zip(passes, results, strict=True):
-        verdict: Verdict = "not checked"
-        if result.judgement is not None:
-            verdict = result.judgement.verdict.value
+    for a_pass, result in zip(passes, outcome.results, strict=True):
+        together = result.judgement is None and result.modified and result.contract is not Contract.LOSSY
+        judgement = outcome.judgement if together else result.judgement
+        verdict: Verdict = "not checked" if judgement is None else judgement.verdict.value
         rows.append(
             PassRow(
                 name=_spelled(a_pass),
@@ -167,10 +168,20 @@ def pass_rows(passes: Iterable[AnyPass], results: Iterable[PassResult]) -> tuple
                 rejects=tuple(Rejection(reject.reason, reject.node) for reject in result.rejects),
                 seconds=result.seconds,
                 verdict="different" if result.rolled_back else verdict,
-                note=result.rolled_back or result.skipped,
+                note=result.rolled_back or result.skipped or ("together" if together and judgement else ""),
             )
         )
     return tuple(rows)
+
+
+def equality_record(*outcomes: PipelineResult) -> Equality | None:
+    """The verdict on the exact passes together, the worst of several runs; None if nothing was judged."""
+    order = (Judged.DIFFERENT, Judged.CANNOT_JUDGE, Judged.EQUAL)
+    said = [outcome.judgement for outcome in outcomes if outcome.results and outcome.judgement is not None]
+    if not said:
+        return None
+    worst = min(said, key=lambda judgement: order.index(judgement.verdict))
+    return Equality(worst.verdict.value, min(judgement.feeds for judgement in said), worst.reason)
 
 
 def journal_rows(journal: Iterable[Change]) -> tuple[JournalCount, ...]:
@@ -182,4 +193,5 @@ def journal_rows(journal: Iterable[Change]) -> tuple[JournalCount, ...]:
 def _spelled(a_pass: AnyPass) -> str:
     from onnxq.passes import registry
 
-    return format_pass(a_pass) if a_pass.name in registry() else a_pass.name
+    known = a_pass.name in registry() or a_pass.name.startswith(GRAPHSURGEON)
+    return format_pass(a_pass) if known else a_pass.name

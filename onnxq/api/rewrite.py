@@ -77,9 +77,10 @@ def apply(
     report = ApplyReport(
         before=records.model_record(opened, name),
         after=records.model_record(result.model, name),
-        passes=records.pass_rows(passes, result.results),
+        passes=records.pass_rows(passes, result),
         journal=records.journal_rows(result.journal),
         verdict=result.judgement.verdict.value if result.judgement is not None else "not checked",
         seconds=time.perf_counter() - started,
+        exact=records.equality_record(result),
     )
     return ApplyResult(result.model, report)

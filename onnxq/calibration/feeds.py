@@ -6,9 +6,6 @@ one sample may leave the batch axis out.
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,6 +18,7 @@ from onnxq.calibration.inputs import Array, Feeds, InputSpec, fixed_batch
 from onnxq.calibration.npz import npz_members, whole_arrays
 from onnxq.calibration.source import DataOptions, DataSource, Item, digest_of, fit_feeds, make_source
 from onnxq.errors import CalibrationError
+from onnxq.lookup import find_function
 
 
 @dataclass(frozen=True)
@@ -119,21 +117,15 @@ def open_function(name: str, specs: tuple[InputSpec, ...], options: DataOptions)
     Raises:
         CalibrationError: There is no such function, it fails, or what it yields does not fit the model.
     """
-    module_name, _, function_name = name.partition(":")
     try:
-        function = getattr(_import_from_here(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+        function = find_function(name)
+    except ImportError as error:
         raise CalibrationError(
             f"cannot find {name}: {error}",
-            hint="give module:function, importable from the working directory",
+            hint="name a function without arguments that yields a dict of arrays for each run, "
+            "in a module that is importable from the working directory",
             slug="no-function",
         ) from error
-    if not callable(function):
-        raise CalibrationError(
-            f"{name} is a {type(function).__name__}, not a function",
-            hint="name a function without arguments that yields a dict of arrays for each run",
-            slug="no-function",
-        )
     return open_feeds(function, specs, options, origin=name)
 
 
@@ -206,13 +198,3 @@ def _samples(feeds: Feeds, specs: tuple[InputSpec, ...]) -> int:
         if feeds[spec.name].ndim and (spec.shape is None or not isinstance(spec.shape[0], int)):
             return len(feeds[spec.name])
     return fixed_batch(specs) or 1
-
-
-def _import_from_here(name: str) -> Any:
-    """Import a module with the working directory in reach."""
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(here)

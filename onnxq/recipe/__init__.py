@@ -2,9 +2,10 @@
 
 from onnxq.recipe.document import format_recipe, parse_recipe, read_recipe
 from onnxq.recipe.settings import BenchSettings, DataSettings, OptimizeSettings
-from onnxq.recipe.spec import format_pass, parse_pass
+from onnxq.recipe.spec import GRAPHSURGEON, format_pass, parse_pass
 
 __all__ = [
+    "GRAPHSURGEON",
     "BenchSettings",
     "DataSettings",
     "OptimizeSettings",

@@ -1,6 +1,7 @@
 """A pass as a word: `name{option=value,...}`, read by the types of the pass's own fields.
 
 Values are numbers, `true`, `false`, `none`, words, "quoted text" and [lists, of, them].
+`gs:module:function{contract=lossy}` is somebody's function over an onnx-graphsurgeon graph, as a pass.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from onnxq.errors import UsageProblem
-from onnxq.recipe.typed import build, plain, unknown
+from onnxq.lookup import find_function
+from onnxq.recipe.typed import build, convert, plain, unknown
 
 if TYPE_CHECKING:
     from onnxq.contract import AnyPass
@@ -22,6 +24,10 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BARE = re.compile(r'[^\s,"\[\]{}=][^,"\[\]{}=]*')
 _INTEGER = re.compile(r"[+-]?\d+")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|nan)")
+GRAPHSURGEON = "gs:"
+"""Opens the name of a function over an onnx-graphsurgeon graph."""
+_PROMISE = "reassociates"
+"""What such a function promises unless it says otherwise."""
 _CONSTANTS = {"true": True, "false": False, "none": None}
 
 
@@ -36,6 +42,8 @@ def parse_pass(text: str, passes: Mapping[str, type[AnyPass]] | None = None) -> 
         UsageProblem: No such pass or option, a value of another type, or text that is no pass at all.
     """
     name, options = _Reader(text).spec()
+    if name.startswith(GRAPHSURGEON):
+        return _graphsurgeon(name, options)
     known = _registry() if passes is None else passes
     if name not in known:
         raise unknown(name, name, known, "pass")
@@ -50,6 +58,9 @@ def parse_pass(text: str, passes: Mapping[str, type[AnyPass]] | None = None) -> 
 
 def format_pass(made: AnyPass) -> str:
     """The text that `parse_pass` reads back as an equal pass; options at their default are left out."""
+    if made.name.startswith(GRAPHSURGEON):
+        contract = made.contract.value
+        return made.name if contract == _PROMISE else f"{made.name}{{contract={contract}}}"
     pairs = []
     for field in options_of(type(made)):
         value = getattr(made, field.name)
@@ -72,6 +83,30 @@ def format_value(value: Any) -> str:
     if isinstance(value, str):
         return value if _is_bare(value) else json.dumps(value)
     return repr(value)
+
+
+def _graphsurgeon(name: str, options: Mapping[str, Any]) -> AnyPass:
+    """The pass that runs ``gs:module:function``.
+
+    Raises:
+        UsageProblem: There is no such function, or an option that is not its contract.
+    """
+    from onnxq.contract import Contract
+    from onnxq.interop import GraphSurgeonPass
+
+    for key in options:
+        if key != "contract":
+            raise unknown(f"{name}.{key}", key, ("contract",), "option")
+    contract = convert(options.get("contract", _PROMISE), Contract, f"{name}.contract")
+    try:
+        function = find_function(name.removeprefix(GRAPHSURGEON))
+    except ImportError as error:
+        raise UsageProblem(
+            f"cannot find {name}: {error}",
+            hint="Write gs:module:function, importable from the working directory; it takes a graph.",
+            slug="no-such-function",
+        ) from error
+    return GraphSurgeonPass(function, name, contract)
 
 
 def _registry() -> Mapping[str, type[AnyPass]]:

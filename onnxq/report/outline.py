@@ -74,7 +74,7 @@ def _optimized(result: Report) -> Outline:
             decisions_sheet(result.layers),
             worst_sheet(result.layers, WORST),
             counts_sheet("Kernels that the runtime runs", "Kernel", result.kernels),
-            passes_sheet(result.passes),
+            passes_sheet(result.passes, result.exact),
             goals_sheet(result.goals),
         ),
         result.hints,
@@ -88,7 +88,11 @@ def _applied(result: ApplyReport) -> Outline:
     rejects = [(row.name, reject) for row in result.passes for reject in row.rejects]
     return Outline(
         f"{changes} changes to {result.before.name}, checked: {result.verdict}",
-        (passes_sheet(result.passes), rejects_sheet(rejects), fidelity_sheet(result.fidelity, data)),
+        (
+            passes_sheet(result.passes, result.exact),
+            rejects_sheet(rejects),
+            fidelity_sheet(result.fidelity, data),
+        ),
     )
 
 

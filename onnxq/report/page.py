@@ -16,6 +16,7 @@ from onnxq.report.sheets import (
     Sheet,
     counts_sheet,
     decisions_sheet,
+    equality_line,
     fidelity_sheet,
     goals_sheet,
     journal_sheet,
@@ -61,7 +62,7 @@ def _sections(report: Report) -> Iterable[str]:
     yield _section("Layers", _layers(report.layers))
     yield _section("Channels before and after", _channels(report.channels, report.layers))
     yield _section("Kernels", _table(counts_sheet("", "In the graph that the runtime runs", report.kernels)))
-    yield _section("Passes", _table(passes_sheet(report.passes)))
+    yield _section("Passes", _table(passes_sheet(report.passes)), note=equality_line(report.exact))
     yield _section("Left alone", _table(rejects_sheet(rejects)))
     yield _section("Journal", _folded("Edits by pass", _table(journal_sheet(report.journal))))
     yield _section("Models", _models(report))

@@ -24,6 +24,7 @@ from onnxq.report.rows import (
     ChannelPicture,
     Check,
     DemoRow,
+    Equality,
     LayerRow,
     OptionRow,
     OutlierRow,
@@ -47,6 +48,7 @@ class Report:
         kernels: How often each low-precision kernel landed in the graph that the runtime really runs.
         layers: One row a layer, in graph order.
         passes: One row a pass, in the order they ran.
+        exact: Whether the exact passes together changed nothing but the graph; None if that was not checked.
         journal: Edits by pass and kind.
         goals: What was asked for and whether it was met.
         hints: What to do next, a sentence each.
@@ -72,6 +74,7 @@ class Report:
     channels: tuple[ChannelPicture, ...] = ()
     recipe: str = ""
     seconds: float = 0.0
+    exact: Equality | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class ApplyReport:
     verdict: Verdict = "not checked"
     fidelity: tuple[Fidelity, ...] = ()
     seconds: float = 0.0
+    exact: Equality | None = None
 
 
 @dataclass(frozen=True)

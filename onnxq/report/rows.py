@@ -81,6 +81,21 @@ class PassRow:
 
 
 @dataclass(frozen=True)
+class Equality:
+    """Whether the exact passes together left the function as it was, on inputs that were made up to tell.
+
+    Attributes:
+        verdict: Of the comparison before and after.
+        feeds: Inputs that both models ran on.
+        reason: What it rests on, in words.
+    """
+
+    verdict: Verdict
+    feeds: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Part:
     """Something that was recognised in a graph.
 

@@ -17,7 +17,7 @@ from onnxq.report.measures import (
     Rejection,
     Timing,
 )
-from onnxq.report.rows import LayerRow, OutlierRow, PassRow
+from onnxq.report.rows import Equality, LayerRow, OutlierRow, PassRow
 
 Tone = Literal["", "good", "warn", "bad"]
 
@@ -145,7 +145,7 @@ def worst_sheet(layers: Iterable[LayerRow], count: int) -> Sheet:
     )
 
 
-def passes_sheet(passes: Iterable[PassRow]) -> Sheet:
+def passes_sheet(passes: Iterable[PassRow], exact: Equality | None = None) -> Sheet:
     """What each pass did, and what the check said."""
     return Sheet(
         "Passes",
@@ -165,7 +165,16 @@ def passes_sheet(passes: Iterable[PassRow]) -> Sheet:
             )
             for row in passes
         ),
+        equality_line(exact),
     )
+
+
+def equality_line(exact: Equality | None) -> str:
+    """The verdict on the exact passes together, as a sentence; "" if there is none."""
+    if exact is None:
+        return ""
+    told = f"Exact passes together: {exact.verdict} on {exact.feeds} made-up inputs"
+    return told if exact.verdict == "equal" else f"{told}: {exact.reason}"
 
 
 def rejects_sheet(rejects: Iterable[tuple[str, Rejection]]) -> Sheet:

@@ -13,7 +13,8 @@ LAYERS = (
     ("api",),
     ("demo",),
     ("report",),
-    ("recipe", "interop"),
+    ("recipe",),
+    ("interop",),
     ("plan",),
     ("pipeline",),
     ("passes", "calibration", "verify"),
@@ -24,7 +25,7 @@ LAYERS = (
     ("contract",),
     ("edit",),
     ("statistics",),
-    ("errors",),
+    ("errors", "lookup"),
 )
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 
