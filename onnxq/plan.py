@@ -28,9 +28,9 @@ from onnxq.targets import Target
 
 Form = Literal["int8 static", "int8 per-token", "float"]
 
-GOOD_ENOUGH_DB = 20.0
+GOOD_ENOUGH_DB = 24.0
 """Own SQNR at which a static linear is not looked at any further."""
-WORTH_DB = 5.0
+WORTH_DB = 4.0
 """What a scale per token has to gain, for it takes five small nodes more."""
 QUIET = 1e-2
 """Tokens with less energy than this part of the median one count as if they had that."""
@@ -70,6 +70,7 @@ class PlanSettings:
         target: The processor.
         method: How static ranges are chosen.
         percentile: For the method of that name.
+        margin: Part by which static ranges are widened.
         keep_float: Patterns (``*`` stands for any text) of nodes that stay float.
         allow_per_token: Whether the format has a scale per token.
         rows: Rows of each activation to measure on.
@@ -79,6 +80,7 @@ class PlanSettings:
     target: Target
     method: RangeMethod = "minmax"
     percentile: float = 99.99
+    margin: float = 0.0
     keep_float: tuple[str, ...] = ()
     allow_per_token: bool = True
     rows: int = 512
@@ -149,7 +151,7 @@ def _choose(linear: Linear, rows: np.ndarray, statistics: Statistics, settings: 
     rounded = quantize_weight(weight, settings.target.weight_bits).values
     exact = rows @ weight
     seen = statistics[str(linear.activation.name)]
-    params = params_for(*choose_range(seen, settings.method, settings.percentile))
+    params = params_for(*choose_range(seen, settings.method, settings.percentile, settings.margin))
     static = _sqnr(exact, params.apply(rows) @ rounded)
     if static >= GOOD_ENOUGH_DB:
         return _plan(linear, "int8 static", "a fixed range is accurate enough", static)

@@ -15,12 +15,15 @@ from onnxq.api import records
 from onnxq.api.evaluate import measure_fidelity, score_with, time_pair
 from onnxq.api.goals import judge_goals, next_steps
 from onnxq.api.layers import channel_pictures, layer_rows
+from onnxq.api.ranges import Ranges, choose_ranges
 from onnxq.api.stage import Progress, Stage
 from onnxq.contract import AnyPass
 from onnxq.errors import VerificationFailed
 from onnxq.files import save
 from onnxq.interop import Acceptable
 from onnxq.passes.clean import cleaning
+from onnxq.passes.layout.fuse_gelu import FuseGelu
+from onnxq.passes.layout.move_nan_guard import MoveNanGuard
 from onnxq.passes.layout.sum_before_norm import SumBeforeNorm
 from onnxq.passes.migrate.insert_scale import InsertScale
 from onnxq.passes.migrate.shift_scale import ShiftScale
@@ -102,7 +105,6 @@ def optimize(
     started = time.perf_counter()
     settings = settings or OptimizeSettings()
     target = detect(read_machine()) if settings.target == "auto" else find(settings.target)
-    kinds = {Statistic.CHANNEL_EXTREMES} | ({Statistic.HISTOGRAM} if _method(settings) != "minmax" else set())
     stage = Stage.open(
         model,
         calibration,
@@ -110,7 +112,6 @@ def optimize(
         threads=records.usable_threads(settings.threads),
         seed=settings.seed,
         progress=progress,
-        kinds=frozenset(kinds),
     )
     exact_passes = _exact_passes(settings)
     exact = run(
@@ -128,10 +129,6 @@ def optimize(
     )
 
 
-def _method(settings: OptimizeSettings) -> Any:
-    return settings.ranges or "minmax"
-
-
 def _oracle(settings: OptimizeSettings) -> OracleSettings:
     return OracleSettings(seeds=1, sizes=1 if settings.effort == "fast" else 2, seed=settings.seed)
 
@@ -147,23 +144,25 @@ def _quantize(stage: Stage, exact: PipelineResult, target: Target, settings: Opt
     if settings.passes is not None:  # the user's own list is the whole of it
         fidelity = _fidelity(stage, exact.model)
         return _Outcome(exact.model, (), dataclasses.replace(exact, results=(), journal=()), (), fidelity)
+    ranges = choose_ranges(stage, exact.model, target, settings)
+    stage = stage.watching(Statistic.HISTOGRAM) if ranges.method != "minmax" else stage
     stage.progress("planning", 0, 0)
-    statistics = stage.gather(exact.model, {})
     chosen = PlanSettings(
         target=target,
-        method=_method(settings),
+        method=ranges.method,
+        margin=ranges.margin,
         keep_float=settings.keep_float,
         allow_per_token=settings.format == "kernel",
         rows=256 if settings.effort == "fast" else 1024,
         seed=settings.seed,
     )
-    plans = plan_layers(exact.model, stage.calibration, statistics, chosen)
-    outcome = _attempt(stage, exact, plans, target, settings)
+    plans = plan_layers(exact.model, stage.calibration, stage.gather(exact.model, {}), chosen)
+    outcome = _attempt(stage, exact, plans, ranges, target, settings)
     for count in _RELAXATIONS:
         if not _misses(outcome.fidelity, settings) or not names_of(plans, "int8 static"):
             break
         plans = relax(plans, count)
-        outcome = _attempt(stage, exact, plans, target, settings)
+        outcome = _attempt(stage, exact, plans, ranges, target, settings)
     return outcome
 
 
@@ -171,19 +170,21 @@ def _attempt(
     stage: Stage,
     exact: PipelineResult,
     plans: tuple[LayerPlan, ...],
+    ranges: Ranges,
     target: Target,
     settings: OptimizeSettings,
 ) -> _Outcome:
     passes: tuple[AnyPass, ...] = (
         QuantizeLinears(
             form="qdq" if "qdq" in (settings.format, target.format) else "kernel",
-            method=_method(settings),
+            method=ranges.method,
+            margin=ranges.margin,
             weight_bits=target.weight_bits,
             skip=names_of(plans, "float"),
             per_token=names_of(plans, "int8 per-token"),
         ),
         QuantizeEmbeddings(skip=settings.keep_float),
-        SumBeforeNorm(),
+        *_layout(settings),
     )
     result = run(
         exact.model,
@@ -194,6 +195,12 @@ def _attempt(
         oracle=_oracle(settings),
     )
     return _Outcome(result.model, passes, result, plans, _fidelity(stage, result.model))
+
+
+def _layout(settings: OptimizeSettings) -> tuple[AnyPass, ...]:
+    """The spellings that ONNX Runtime executes fastest; with plain Q/DQ only those in standard operators."""
+    own: tuple[AnyPass, ...] = (FuseGelu(),) if settings.format == "kernel" else ()
+    return (*own, MoveNanGuard(), SumBeforeNorm())
 
 
 def _fidelity(stage: Stage, candidate: ir.Model) -> Comparison:

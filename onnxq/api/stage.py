@@ -73,6 +73,10 @@ class Stage:
         everything = self.calibration.select(sorted({*self.calibration.indices, *self.held_out.indices}))
         return replace(self, calibration=everything, held_out=everything, separate=False)
 
+    def watching(self, *kinds: Statistic) -> Stage:
+        """The same with more kinds of statistics gathered of every linear's input."""
+        return replace(self, kinds=self.kinds | frozenset(kinds))
+
     def gather_exactly(self, model: ir.Model, wanted: Mapping[Statistic, Collection[str]]) -> Statistics:
         """Statistics of what is wanted and nothing else."""
         return collect(model, self.calibration, wanted, threads=self.threads, progress=self._collecting)

@@ -28,6 +28,8 @@ _MODULES = {
     "insert-scale": "onnxq.passes.migrate.insert_scale:InsertScale",
     "quantize-embeddings": "onnxq.passes.quantize.embeddings:QuantizeEmbeddings",
     "quantize-linears": "onnxq.passes.quantize.linears:QuantizeLinears",
+    "fuse-gelu": "onnxq.passes.layout.fuse_gelu:FuseGelu",
+    "move-nan-guard": "onnxq.passes.layout.move_nan_guard:MoveNanGuard",
     "sum-before-norm": "onnxq.passes.layout.sum_before_norm:SumBeforeNorm",
 }
 

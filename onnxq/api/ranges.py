@@ -1,0 +1,92 @@
+"""Which ranges static linears get: tried out on samples that the ranges were not taken from.
+
+Extremes over few samples are exceeded by the next one, and after migration every channel reaches them, so that
+clipping hurts more than before; wider ranges cost resolution. Which weighs more depends on the data, so part of
+the calibration data is set aside to see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxq.api.evaluate import measure_fidelities
+from onnxq.api.stage import Stage, watched_values
+from onnxq.calibration import DataSource, collect, split
+from onnxq.passes.quantize.linears import QuantizeLinears
+from onnxq.passes.quantize.ranges import RangeMethod
+from onnxq.pipeline import apply_pass
+from onnxq.recipe import OptimizeSettings
+from onnxq.statistics import Statistic, Statistics
+from onnxq.targets import Target
+
+TRIAL_SAMPLES = 16
+"""Most samples that candidates are tried on."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """How static ranges are taken from statistics: see `onnxq.passes.quantize.ranges.choose_range`."""
+
+    method: RangeMethod = "minmax"
+    margin: float = 0.1
+
+    def __str__(self) -> str:
+        return self.method + (f", widened by {self.margin:.0%}" if self.margin else "")
+
+
+UNTRIED = Ranges()
+"""Where nothing is tried: a margin that small calibration sets need and large ones hardly feel."""
+
+CANDIDATES = {
+    "fast": (),
+    "balanced": (Ranges(margin=0.0), Ranges(), Ranges(margin=0.25), Ranges("mse", 0.0)),
+    "best": (
+        *(Ranges(margin=margin) for margin in (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)),
+        *(Ranges("mse", margin) for margin in (0.0, 0.1, 0.25)),
+        *(Ranges("percentile", margin) for margin in (0.0, 0.1)),
+    ),
+}
+
+
+def choose_ranges(stage: Stage, model: ir.Model, target: Target, settings: OptimizeSettings) -> Ranges:
+    """The candidate with the least output error on calibration samples that it did not see.
+
+    Args:
+        stage: The data.
+        model: The model with all exact passes applied.
+        target: The processor.
+        settings: Effort and, if the user names one, the method, which alone is tried then.
+    """
+    candidates = [each for each in CANDIDATES[settings.effort] if settings.ranges in (None, each.method)]
+    parts = split(stage.calibration)
+    if not candidates or not parts.separate:
+        return Ranges(settings.ranges or UNTRIED.method, UNTRIED.margin)
+    stage.progress("trying ranges", 0, 0)
+    statistics = _statistics(stage, model, parts.calibration, candidates)
+    tried = {
+        str(each): apply_pass(
+            model,
+            QuantizeLinears(method=each.method, margin=each.margin, weight_bits=target.weight_bits),
+            statistics,
+        ).model
+        for each in candidates
+    }
+    trial = parts.heldout.select(parts.heldout.indices[:TRIAL_SAMPLES])
+    found = measure_fidelities(
+        model, tried, trial, stage.threads, lambda done, total: stage.progress("trying ranges", done, total)
+    )
+    scores = {
+        name: min((output.sqnr_db for output in comparison.outputs.values()), default=0.0)
+        for name, comparison in found.items()
+    }
+    return max(candidates, key=lambda each: scores[str(each)])
+
+
+def _statistics(stage: Stage, model: ir.Model, source: DataSource, candidates: list[Ranges]) -> Statistics:
+    names = watched_values(model)
+    wanted = {Statistic.CHANNEL_EXTREMES: names}
+    if any(each.method != "minmax" for each in candidates):
+        wanted[Statistic.HISTOGRAM] = names
+    return collect(model, source, wanted, threads=stage.threads)
