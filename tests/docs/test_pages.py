@@ -1,11 +1,13 @@
 """What the pages tell people to type exists, and the Python on them runs."""
 
+import re
 import sys
 import types
 
 import click
 import pytest
 
+from onnxq import errors
 from onnxq.cli.program import program
 from tests.docs.blocks import PAGES, ROOT, blocks, commands
 
@@ -47,3 +49,29 @@ def test_the_licence_is_whole() -> None:
     assert text.count("\n") > 195
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_the_readme_has_two_commands_to_run_and_the_checks_run_both() -> None:
+    first, second = blocks("README.md", "bash")
+    assert '".[cpu]"' in first
+    assert first.rstrip().endswith("onnxq demo")
+    assert '".[dev]"' in second
+    assert "pytest" in second
+    assert len(first.splitlines()) == len(second.splitlines()) == 1
+    assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_readme_tells_every_verb_and_every_exit_code() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in program.commands:
+        assert f"| `onnxq {name}" in text
+    kinds = [kind for kind in vars(errors).values() if hasattr(kind, "exit_code")]
+    codes = {kind.exit_code for kind in kinds} - {1}
+    assert codes <= {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+
+
+def test_pages_link_to_what_exists() -> None:
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
