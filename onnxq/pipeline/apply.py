@@ -118,11 +118,14 @@ def _apply(a_pass: Pass, found: Any, edit: Edit, node: ir.Node) -> None:
 
 
 def _places(model: ir.Model, statistics: Statistics) -> Iterator[tuple[ir.Node, Context]]:
-    """Every node that is in the model when its turn comes, and what a pass may look at from there."""
+    """Every node that is in the model when its turn comes, and what a pass may look at from there.
+
+    Statistics are of values of the main graph: a value of a function that has the name of one is another.
+    """
     contexts: dict[int, Context] = {}
     for node, opsets in _live_nodes(model):
         if id(opsets) not in contexts:
-            contexts[id(opsets)] = Context(model, statistics, opsets)
+            contexts[id(opsets)] = Context(model, statistics if opsets is None else Statistics(), opsets)
         yield node, contexts[id(opsets)]
 
 

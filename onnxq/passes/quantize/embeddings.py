@@ -7,6 +7,7 @@ ONNX Runtime would do that on every run for DequantizeLinear in front of a Gathe
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,7 +28,7 @@ class QuantizeEmbeddings(Pass):
 
     Attributes:
         least: Fewest elements of a table that is worth quantizing.
-        skip: Names of Gather nodes that stay float.
+        skip: Names of Gather nodes that stay float; ``*`` stands for any text.
     """
 
     least: int = 512
@@ -42,8 +43,12 @@ class QuantizeEmbeddings(Pass):
         if found is None or isinstance(found, Reject):
             return found
         label = node.name or str(found.output.name)
-        if node.name in self.skip:
+        if any(fnmatch.fnmatchcase(label, pattern) for pattern in self.skip):
             return Reject("told to stay float", label)
+        if found.tied:
+            return Reject(
+                "a linear reads the table too, so the float table would stay beside the new one", label
+            )
         if found.table.dtype != np.float32:
             return Reject(f"its table is {found.table.dtype.name}", label)
         if found.channels < NARROWEST or found.rows * found.channels < self.least:

@@ -86,7 +86,7 @@ def emit_qdq(linear: Linear, params: QuantParams, edit: Edit, bits: int) -> None
     """
     node = linear.node
     codes, scale, zero = _quantized(linear.activation, params, node, edit)
-    weight = quantize_weight(linear.weight, bits)
+    weight = quantize_weight(linear.weight, bits, least_scale=_scale_for_bias(linear, params))
     label = _label(linear)
     (rows,) = edit.insert(
         "DequantizeLinear",
@@ -138,17 +138,25 @@ def _bias(linear: Linear, edit: Edit) -> ir.Value | None:
     return edit.constant(linear.bias.astype(np.float32), f"{_label(linear)}_bias", near=linear.node)
 
 
+def _scale_for_bias(linear: Linear, params: QuantParams) -> np.ndarray | float:
+    """The least scale of each column that lets its bias fit into int32, in steps of both scales.
+
+    It raises only the scale of a column that hardly adds anything to its bias, such as a dead one.
+    """
+    return 0.0 if linear.bias is None else np.abs(linear.bias.astype(np.float64)) / (params.scale * 2.0**30)
+
+
 def _qdq_bias(linear: Linear, params: QuantParams, weight: QuantizedWeight, edit: Edit) -> ir.Value:
     """The bias as float, or as int32 and DequantizeLinear where ONNX Runtime would build a Gemm."""
     assert linear.bias is not None
-    scale = weight.scale * params.scale
-    codes = np.rint(linear.bias.astype(np.float64) / scale)
     shape = linear.activation.shape
     gemm = shape is None or len(shape) == 2 or all(isinstance(dim, int) for dim in shape)
-    if not gemm or np.abs(codes).max(initial=0.0) >= 2**31:
+    if not gemm:
         bias = _bias(linear, edit)
         assert bias is not None
         return bias
+    scale = weight.scale * params.scale
+    codes = np.rint(linear.bias.astype(np.float64) / scale)
     label = _label(linear)
     parts = [
         edit.constant(codes.astype(np.int32), f"{label}_bias_int32", near=linear.node),

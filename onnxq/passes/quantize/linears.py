@@ -10,6 +10,7 @@ QuantizeLinear and DequantizeLinear for other runtimes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -73,7 +74,7 @@ class QuantizeLinears(Pass):
         if node.name in self.per_token:
             return linear, None
         seen = context.statistics.get(str(linear.activation.name))
-        if seen is None:
+        if seen is None or not math.isfinite(seen.low):
             return Reject("calibration has no statistics of its input", node.name or "")
         return linear, params_for(*choose_range(seen, self.method, self.percentile, self.margin))
 
