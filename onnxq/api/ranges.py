@@ -1,8 +1,10 @@
 """Which ranges static linears get: tried out on samples that the ranges were not taken from.
 
-Extremes over few samples are exceeded by the next one, and after migration every channel reaches them, so that
-clipping hurts more than before; wider ranges cost resolution. Which weighs more depends on the data, so part of
-the calibration data is set aside to see.
+Extremes over few samples are exceeded by the next one, and after migration every channel reaches them, so
+that clipping hurts more than before; wider ranges cost resolution. Which weighs more depends on the data, so
+part of the calibration data is set aside to see. It resembles the rest more than what a deployed model will
+meet, so among ranges that do about equally well the widest is taken: on a vision transformer calibrated with
+crops of eight photographs, ranges that were best by 1 dB on other crops of these were worse by 6 on others.
 """
 
 from __future__ import annotations
@@ -39,19 +41,22 @@ class Ranges:
 UNTRIED = Ranges()
 """Where nothing is tried: a margin that small calibration sets need and large ones hardly feel."""
 
-CANDIDATES = {
+CANDIDATES: dict[str, tuple[Ranges, ...]] = {
     "fast": (),
-    "balanced": (Ranges(margin=0.0), Ranges(), Ranges(margin=0.25), Ranges("mse", 0.0)),
+    "balanced": (Ranges(margin=0.2), Ranges(), Ranges(margin=0.0), Ranges("mse", 0.0)),
     "best": (
-        *(Ranges(margin=margin) for margin in (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)),
-        *(Ranges("mse", margin) for margin in (0.0, 0.1, 0.25)),
-        *(Ranges("percentile", margin) for margin in (0.0, 0.1)),
+        *(Ranges(margin=margin) for margin in (0.35, 0.25, 0.2, 0.15, 0.1, 0.05, 0.0)),
+        *(Ranges("percentile", margin) for margin in (0.1, 0.0)),
+        *(Ranges("mse", margin) for margin in (0.1, 0.0)),
     ),
 }
+"""What each effort tries, the most cautious first."""
+
+ABOUT_EQUAL_DB = 1.5
 
 
 def choose_ranges(stage: Stage, model: ir.Model, target: Target, settings: OptimizeSettings) -> Ranges:
-    """The candidate with the least output error on calibration samples that it did not see.
+    """The most cautious candidate that does about as well as the best, on samples that it did not see.
 
     Args:
         stage: The data.
@@ -81,7 +86,8 @@ def choose_ranges(stage: Stage, model: ir.Model, target: Target, settings: Optim
         name: min((output.sqnr_db for output in comparison.outputs.values()), default=0.0)
         for name, comparison in found.items()
     }
-    return max(candidates, key=lambda each: scores[str(each)])
+    enough = max(scores.values()) - ABOUT_EQUAL_DB
+    return next(each for each in candidates if scores[str(each)] >= enough)
 
 
 def _statistics(stage: Stage, model: ir.Model, source: DataSource, candidates: list[Ranges]) -> Statistics:
