@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.calibration import DataSource, gather_activations
+from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.ranges import RangeMethod, choose_range, params_for
@@ -43,7 +44,7 @@ class LayerPlan:
     """The form of one linear, and why.
 
     Attributes:
-        name: Name of the product's node.
+        name: Name of the product's node, or of its output if it has none.
         activation: Name of the value it multiplies.
         channels: K.
         columns: N.
@@ -99,8 +100,8 @@ def plan_layers(
         settings: See there.
     """
     linears = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
-    refused = {str(linear.node.name): _refusal(linear, statistics, settings) for linear in linears}
-    open_ones = [linear for linear in linears if not refused[str(linear.node.name)]]
+    refused = {label_of(linear.node): _refusal(linear, statistics, settings) for linear in linears}
+    open_ones = [linear for linear in linears if not refused[label_of(linear.node)]]
     plans: dict[str, LayerPlan] = {}
     for group in _batches(open_ones):
         names = {str(linear.activation.name) for linear in group}
@@ -109,7 +110,7 @@ def plan_layers(
             plan = _choose(linear, rows[str(linear.activation.name)], statistics, settings)
             plans[plan.name] = plan
     return tuple(
-        plans.get(str(linear.node.name)) or _plan(linear, "float", refused[str(linear.node.name)])
+        plans.get(label_of(linear.node)) or _plan(linear, "float", refused[label_of(linear.node)])
         for linear in linears
     )
 
@@ -133,7 +134,7 @@ def names_of(plans: Iterable[LayerPlan], form: Form) -> tuple[str, ...]:
 
 def _refusal(linear: Linear, statistics: Statistics, settings: PlanSettings) -> str:
     """Why a linear cannot be integer at all; "" if it can."""
-    name = str(linear.node.name)
+    name = label_of(linear.node)
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.keep_float):
         return "told to stay float"
     if linear.dtype.name != "float32":
@@ -166,7 +167,7 @@ def _choose(linear: Linear, rows: np.ndarray, statistics: Statistics, settings: 
 
 def _plan(linear: Linear, form: Form, reason: str, sqnr_db: float | None = None) -> LayerPlan:
     return LayerPlan(
-        str(linear.node.name),
+        label_of(linear.node),
         str(linear.activation.name),
         linear.channels,
         linear.columns,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.plan import LayerPlan
@@ -86,6 +87,6 @@ def _range(seen: TensorStatistics | None) -> Range | None:
 
 
 def _inputs_of(model: ir.Model) -> Mapping[str, str]:
-    """Name of the value that each linear multiplies, by name of its node."""
+    """Name of the value that each linear multiplies, by the name that plans have for it."""
     found = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
-    return {str(linear.node.name): str(linear.activation.name) for linear in found}
+    return {label_of(linear.node): str(linear.activation.name) for linear in found}

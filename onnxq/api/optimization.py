@@ -28,7 +28,7 @@ from onnxq.passes.layout.sum_before_norm import SumBeforeNorm
 from onnxq.passes.migrate.insert_scale import InsertScale
 from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.quantize.embeddings import QuantizeEmbeddings
-from onnxq.passes.quantize.linears import QuantizeLinears
+from onnxq.passes.quantize.linears import Form, QuantizeLinears
 from onnxq.pipeline import PipelineResult, run
 from onnxq.plan import LayerPlan, PlanSettings, names_of, plan_layers, relax
 from onnxq.recipe import OptimizeSettings, format_recipe, parse_pass
@@ -113,6 +113,8 @@ def optimize(
         seed=settings.seed,
         progress=progress,
     )
+    if settings.passes is not None:  # whatever ranges they are to choose
+        stage = stage.watching(Statistic.HISTOGRAM)
     exact_passes = _exact_passes(settings)
     exact = run(
         stage.model,
@@ -152,7 +154,7 @@ def _quantize(stage: Stage, exact: PipelineResult, target: Target, settings: Opt
         method=ranges.method,
         margin=ranges.margin,
         keep_float=settings.keep_float,
-        allow_per_token=settings.format == "kernel",
+        allow_per_token=_form(target, settings) == "kernel",
         rows=256 if settings.effort == "fast" else 1024,
         seed=settings.seed,
     )
@@ -176,7 +178,7 @@ def _attempt(
 ) -> _Outcome:
     passes: tuple[AnyPass, ...] = (
         QuantizeLinears(
-            form="qdq" if "qdq" in (settings.format, target.format) else "kernel",
+            form=_form(target, settings),
             method=ranges.method,
             margin=ranges.margin,
             weight_bits=target.weight_bits,
@@ -184,7 +186,7 @@ def _attempt(
             per_token=names_of(plans, "int8 per-token"),
         ),
         QuantizeEmbeddings(skip=settings.keep_float),
-        *_layout(settings),
+        *_layout(_form(target, settings)),
     )
     result = run(
         exact.model,
@@ -197,9 +199,14 @@ def _attempt(
     return _Outcome(result.model, passes, result, plans, _fidelity(stage, result.model))
 
 
-def _layout(settings: OptimizeSettings) -> tuple[AnyPass, ...]:
+def _form(target: Target, settings: OptimizeSettings) -> Form:
+    """Plain Q/DQ if the user or the target wants it."""
+    return "qdq" if "qdq" in (settings.format, target.format) else "kernel"
+
+
+def _layout(form: Form) -> tuple[AnyPass, ...]:
     """The spellings that ONNX Runtime executes fastest; with plain Q/DQ only those in standard operators."""
-    own: tuple[AnyPass, ...] = (FuseGelu(),) if settings.format == "kernel" else ()
+    own: tuple[AnyPass, ...] = (FuseGelu(),) if form == "kernel" else ()
     return (*own, MoveNanGuard(), SumBeforeNorm())
 
 

@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
+from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.emission import emit_kernel, emit_per_token, emit_qdq
@@ -40,7 +41,7 @@ class QuantizeLinears(Pass):
         margin: Part by which ranges are widened, for data that reaches further than the calibration's.
         weight_bits: 8, or 7 for x86 processors without VNNI.
         least: Fewest input channels and fewest output columns that are worth an integer product.
-        skip: Names of linears that stay float.
+        skip: Names of linears that stay float; one without a name goes by that of its product.
         per_token: Names of linears whose input gets one scale for each token, at run time ("kernel" only).
     """
 
@@ -61,7 +62,9 @@ class QuantizeLinears(Pass):
         """The inputs of all linears that will be quantized with a fixed range."""
         found = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
         return [
-            linear.activation for linear in found if linear.node.name not in (*self.skip, *self.per_token)
+            linear.activation
+            for linear in found
+            if label_of(linear.node) not in (*self.skip, *self.per_token)
         ]
 
     def match(self, node: ir.Node, context: Context) -> Found | Reject | None:
@@ -70,12 +73,12 @@ class QuantizeLinears(Pass):
         if linear is None or isinstance(linear, Reject):
             return linear
         if reason := self._obstacle(linear):
-            return Reject(reason, node.name or "")
-        if node.name in self.per_token:
+            return Reject(reason, label_of(node))
+        if label_of(node) in self.per_token:
             return linear, None
         seen = context.statistics.get(str(linear.activation.name))
         if seen is None or not math.isfinite(seen.low):
-            return Reject("calibration has no statistics of its input", node.name or "")
+            return Reject("calibration has no statistics of its input", label_of(node))
         return linear, params_for(*choose_range(seen, self.method, self.percentile, self.margin))
 
     def rewrite(self, found: Found, edit: Edit) -> None:
@@ -89,13 +92,13 @@ class QuantizeLinears(Pass):
             emit_qdq(linear, params, edit, self.weight_bits)
 
     def _obstacle(self, linear: Linear) -> str:
-        if linear.node.name in self.skip:
+        if label_of(linear.node) in self.skip:
             return "told to stay float"
         if linear.dtype.name != "float32":
             return f"it computes in {linear.dtype.name}, and the integer product gives float32"
         if min(linear.channels, linear.columns) < self.least:
             return f"{linear.channels} x {linear.columns} is too small to pay"
-        if linear.node.name in self.per_token and self.form == "qdq":
+        if label_of(linear.node) in self.per_token and self.form == "qdq":
             return "plain Q/DQ has no scale per token"
         return ""
 
