@@ -19,9 +19,10 @@ def find_function(name: str) -> Callable[..., Any]:
     if not module_name or not function_name:
         raise ImportError(f"{name!r} is not of the form module:function")
     found: Callable[..., Any] | None = getattr(_import_from_here(module_name), function_name, None)
-    if not callable(found):
-        raise ImportError(f"module {module_name!r} has no function {function_name!r}")
-    return found
+    if callable(found):
+        return found
+    what = "nothing" if found is None else f"a {type(found).__name__}"
+    raise ImportError(f"{function_name!r} in module {module_name!r} is {what}, not a function")
 
 
 def _import_from_here(name: str) -> Any:

@@ -56,6 +56,7 @@ def demo(*, report: Path, progress: Progress | None = None) -> DemoResult:
                 median_ms=latencies[name].median_ms,
                 ratio=None if name == "fp32" else latencies[name].speedup_least,
                 size_bytes=len(to_bytes(model)),
+                least_ms=latencies[name].least_ms,
             )
         )
     _write(report, html_page(result.report))

@@ -13,7 +13,7 @@ from onnxq.api.stage import Progress, silent
 from onnxq.files import load
 from onnxq.recipe import BenchSettings
 from onnxq.report.results import BenchResult
-from onnxq.runtime import hazards_of, measure_latency, read_machine
+from onnxq.runtime import measure_latency
 
 NOISY = 0.25
 """Range of the processes' medians over their median, above which a figure says little."""
@@ -49,17 +49,13 @@ def bench(
         provider=settings.provider,
     )
     noisy = [name for name, latency in found.items() if latency.spread > NOISY]
-    hints = [hazard.text for hazard in hazards_of(read_machine())]
-    if noisy:
-        hints.append(
-            f"The processes of {', '.join(noisy)} disagree by over {NOISY:.0%}: quote the least times."
-        )
+    doubt = f"The processes of {', '.join(noisy)} disagree by over {NOISY:.0%}: quote the least times."
     return BenchResult(
         machine=records.machine_record(threads),
         timings=records.timing_rows(found, records.shape_label(settings.shapes) or "as the models say"),
         rounds=settings.rounds,
         provider=settings.provider,
-        hints=tuple(hints),
+        hints=(doubt,) if noisy else (),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxq.api import records
-from onnxq.api.stage import Progress, Stage, silent
+from onnxq.api.stage import Progress, Stage, silent, stage_of
 from onnxq.contract import AnyPass
 from onnxq.files import save
 from onnxq.interop import Acceptable, as_model
@@ -70,7 +70,7 @@ def apply(
         opened, gather = stage.model, stage.gather_exactly
 
     def step(step: Step) -> None:
-        told(f"{step.action} {step.name}".strip(), step.number - 1, step.total)
+        told(stage_of(step), step.number - 1, step.total)
 
     result = run(opened, passes, gather=gather, verify=verify, progress=step)
     name = records.name_of(model, opened)

@@ -96,10 +96,17 @@ class Stage:
 
     def step(self, step: Step) -> None:
         """Pass the pipeline's progress on."""
-        self.progress(f"{step.action} {step.name}".strip(), step.number - 1, step.total)
+        self.progress(stage_of(step), step.number - 1, step.total)
 
     def _collecting(self, done: int, total: int) -> None:
         self.progress("calibrating", done, total)
+
+
+def stage_of(step: Step) -> str:
+    """What the pipeline is doing: the stage, and behind a colon what of it."""
+    if not step.name:
+        return "verifying"
+    return f"{'calibrating' if step.action == 'statistics' else 'rewriting'}: {step.name}"
 
 
 def watched_values(model: ir.Model) -> set[str]:

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 import click
 
 Progress = Callable[[str, int, int], None]
-"""Told of progress: the stage in words, steps done, steps in all (0 if nobody knows)."""
+"""Told of progress: the stage in words, steps done, steps in all (0 if nobody knows).
+
+What comes behind ": " in a stage is a part of it, which a bar shows and a log leaves out.
+"""
 
 
 @contextmanager
@@ -47,8 +50,9 @@ def _lines() -> Progress:
     seen: list[str] = []
 
     def shown(stage: str, done: int, total: int) -> None:
-        if seen[-1:] != [stage]:
-            seen[:] = [stage]
-            click.echo(f"{stage} ({total})" if total else stage, err=True)
+        name, _, part = stage.partition(": ")
+        if seen[-1:] != [name]:
+            seen[:] = [name]
+            click.echo(f"{name} ({total})" if total and not part else name, err=True)
 
     return shown

@@ -22,8 +22,8 @@ _DECADES = 5
 
 
 def latency_bars(timings: Sequence[Timing]) -> str:
-    """A bar of median time for each model, grouped by shape; the notch is the least time."""
-    longest = max((row.median_ms for row in timings), default=0.0) or 1.0
+    """A bar of least time for each model, grouped by shape; the line beyond it reaches to the median."""
+    longest = max((max(row.least_ms, row.median_ms, 1e-9) for row in timings), default=1.0)
     marks: list[str] = []
     top, shape = 0.0, None
     for row in timings:
@@ -32,7 +32,7 @@ def latency_bars(timings: Sequence[Timing]) -> str:
             marks.append(_text(shape, 0, top - 8, "strong"))
         marks.append(_latency_bar(row, top, 600 / longest))
         top += 26
-    return _svg("Median latency of each model", top + 4, marks)
+    return _svg("Least latency of each model", top + 4, marks)
 
 
 def layer_errors(layers: Sequence[LayerRow]) -> str:
@@ -95,19 +95,19 @@ def legend(names: Iterable[str]) -> str:
 
 
 def _latency_bar(row: Timing, top: float, scale: float) -> str:
-    start, length = 170.0, max(row.median_ms * scale, 1.0)
+    start, length = 170.0, max(row.least_ms * scale, 1.0)
     series = "fp32" if row.ratio is None else "ours"
     median, least = figures.milliseconds(row.median_ms), figures.milliseconds(row.least_ms)
     told = f"{row.model}: median {median}, least {least}"
     shape = f'x="{start:g}" y="{top + 2:g}" width="{length:.1f}" height="17" rx="2"'
-    notch = start + row.least_ms * scale
-    after = median if row.ratio is None else f"{median}  ({figures.ratio(row.ratio)})"
+    reach = start + max(row.median_ms * scale, length)
+    after = least if row.ratio is None else f"{least}  ({figures.ratio(row.ratio)})"
     return "".join(
         (
             _text(figures.shorten(row.model, 22), start - 10, top + 14, "end"),
             f'<rect class="{series}" {shape}><title>{_escape(told)}</title></rect>',
-            _line(notch, top + 2, notch, top + 19, "notch"),
-            _text(after, start + length + 8, top + 15, ""),
+            _line(start + length, top + 10.5, reach, top + 10.5, "whisker"),
+            _text(after, reach + 8, top + 15, ""),
         )
     )
 

@@ -99,6 +99,8 @@ def _applied(result: ApplyReport) -> Outline:
 @outline.register
 def _compared(result: CompareResult) -> Outline:
     note = f": {result.note}" if result.note else ""
+    if result.verdict == "different" and result.fidelity:
+        note += f", {_fidelity(result.fidelity)}"
     return Outline(
         f"{result.candidate.name} against {result.reference.name}: {result.verdict}{note}",
         (fidelity_sheet(result.fidelity, result.data),),
@@ -107,7 +109,8 @@ def _compared(result: CompareResult) -> Outline:
 
 @outline.register
 def _benched(result: BenchResult) -> Outline:
-    note = f"{machine_line(result.machine)} · {result.provider} · {result.rounds} processes a model, in turns"
+    how = f"{_count(result.rounds, 'round')}, one model a process"
+    note = f"{machine_line(result.machine)} · {result.provider} · {how}"
     return Outline(_fastest(result.timings), (latency_sheet(result.timings, note),), result.hints)
 
 
@@ -132,8 +135,9 @@ def _inspected(result: Inspection) -> Outline:
 def _diagnosed(result: Diagnosis) -> Outline:
     tones: dict[Status, Tone] = {"ok": "good", "warn": "warn", "fail": "bad"}
     rows = [Row((row.status, row.name, row.finding, row.way_out), tones[row.status]) for row in result.checks]
-    broken = sum(row.status != "ok" for row in result.checks)
-    told = f"{broken} of {len(rows)} checks want attention" if broken else f"All {len(rows)} checks are well"
+    failed, warned = (sum(row.status == status for row in result.checks) for status in ("fail", "warn"))
+    told = f"Not ready: {_count(failed, 'thing')} missing" if failed else "Ready"
+    told += f"; {_count(warned, 'thing')} to know" if warned else ""
     return Outline(
         told, (Sheet("Checks", ("", "Check", "Found", "Way out"), tuple(rows), machine_line(result.machine)),)
     )
@@ -154,13 +158,14 @@ def _demonstrated(result: DemoResult) -> Outline:
                 figures.cosine(row.cosine),
                 figures.decibels(row.sqnr_db),
                 figures.milliseconds(row.median_ms),
+                figures.milliseconds(row.least_ms),
                 figures.ratio(row.ratio),
                 figures.size(row.size_bytes),
             )
         )
         for row in result.rows
     )
-    columns = ("Model", ">Accuracy", ">Mean cosine", ">SQNR", ">Median", ">Speed", ">Size")
+    columns = ("Model", ">Accuracy", ">Mean cosine", ">SQNR", ">Median", ">Least", ">Speed", ">Size")
     sheet = Sheet(f"On {result.samples} labelled images", columns, tuple(rows), machine_line(result.machine))
     hints = (f"The full report: {result.report_path}",) if result.report_path else ()
     return Outline(f"One transformer, three ways, in {figures.seconds(result.seconds)}", (sheet,), hints)
@@ -193,6 +198,10 @@ def headline(report: Report) -> str:
     before, after = report.before.size_bytes, report.after.size_bytes
     told.append(f"{figures.size(before)} → {figures.size(after)}")
     return ", ".join(part for part in told if part)
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _fastest(timings: Sequence[Timing]) -> str:

@@ -84,7 +84,8 @@ def _tiles(report: Report) -> str:
     tiles.append(("Size", figures.size(after), f"was {figures.size(before)}"))
     if report.layers:
         low = sum(not row.decision.startswith("float") for row in report.layers)
-        tiles.append(("Layers quantized", f"{low} of {len(report.layers)}", "the rest stay float"))
+        rest = "the rest stays float" if low < len(report.layers) else "none stays float"
+        tiles.append(("Layers quantized", f"{low} of {len(report.layers)}", rest))
     cells = (
         f"<div><dt>{name}</dt><dd>{_escape(value)}<small>{_escape(told)}</small></dd></div>"
         for name, value, told in tiles

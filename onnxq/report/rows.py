@@ -151,8 +151,9 @@ class DemoRow:
         cosine: Mean cosine of its logits with those of fp32; None for fp32.
         sqnr_db: Their signal to noise; None for fp32.
         median_ms: Latency of one batch.
-        ratio: Speed relative to fp32.
+        ratio: Speed relative to fp32, of the least times.
         size_bytes: Size on disk.
+        least_ms: The fastest run of one batch.
     """
 
     model: str
@@ -162,6 +163,7 @@ class DemoRow:
     median_ms: float
     ratio: float | None
     size_bytes: int
+    least_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from onnxq.report.measures import (
 )
 from onnxq.report.rows import Equality, LayerRow, OutlierRow, PassRow
 
+_LONG = 40
+"""Characters of a pass with its options, above which the options are left out."""
 Tone = Literal["", "good", "warn", "bad"]
 
 
@@ -54,7 +56,7 @@ class Sheet:
 def fidelity_sheet(rows: Iterable[Fidelity], data: DataSummary) -> Sheet:
     """How close each output is, on samples that were not calibrated with."""
     return Sheet(
-        f"Fidelity on {data.held_out} samples kept apart",
+        f"Fidelity on {data.held_out} samples{' kept apart' if data.calibration else ''}",
         ("Output", ">Mean cosine", ">Lowest", ">SQNR", ">Largest difference", ">Same top-1", ">KL"),
         tuple(
             Row(
@@ -77,16 +79,16 @@ def latency_sheet(timings: Iterable[Timing], note: str = "") -> Sheet:
     """Times and ratios, a line a model and shape."""
     return Sheet(
         "Latency",
-        ("Shape", "Model", ">Threads", ">Least", ">Median", ">Spread", ">Speed"),
+        ("Shape", "Model", ">Threads", ">Median", ">Spread", ">Least", ">Speed"),
         tuple(
             Row(
                 (
                     row.shape,
                     row.model,
                     str(row.threads),
-                    figures.milliseconds(row.least_ms),
                     figures.milliseconds(row.median_ms),
                     figures.milliseconds(row.spread_ms),
+                    figures.milliseconds(row.least_ms),
                     figures.ratio(row.ratio),
                 ),
                 _tone_of_ratio(row.ratio),
@@ -119,7 +121,7 @@ def layers_sheet(layers: Iterable[LayerRow]) -> Sheet:
                     row.name,
                     row.kind,
                     f"{row.channels}\u00a0x\u00a0{row.columns}",
-                    row.decision,
+                    row.decision.replace(" ", "\u00a0"),
                     figures.decibels(row.sqnr_db),
                     _spans(row),
                     _channel_ratios(row),
@@ -153,12 +155,12 @@ def passes_sheet(passes: Iterable[PassRow], exact: Equality | None = None) -> Sh
         tuple(
             Row(
                 (
-                    row.name,
+                    _brief(row.name),
                     row.contract,
                     str(row.changes),
                     str(len(row.rejects)),
                     figures.seconds(row.seconds),
-                    row.verdict,
+                    _checked(row),
                     row.note,
                 ),
                 "bad" if row.verdict == "different" else "warn" if row.verdict == "cannot judge" else "",
@@ -167,6 +169,19 @@ def passes_sheet(passes: Iterable[PassRow], exact: Equality | None = None) -> Sh
         ),
         equality_line(exact),
     )
+
+
+def _brief(spec: str) -> str:
+    """A pass with its options, or with a sign that there are many; the JSON has all of them."""
+    return spec if len(spec) <= _LONG else f"{spec.partition('{')[0]}{{…}}"
+
+
+def _checked(row: PassRow) -> str:
+    if row.verdict != "not checked":
+        return row.verdict.replace(" ", "\u00a0")
+    if not row.changes:
+        return figures.NOTHING
+    return "by\u00a0fidelity" if row.contract == "lossy" else "not\u00a0checked"
 
 
 def equality_line(exact: Equality | None) -> str:
@@ -192,12 +207,11 @@ def rejects_sheet(rejects: Iterable[tuple[str, Rejection]]) -> Sheet:
 def outliers_sheet(rows: Iterable[OutlierRow]) -> Sheet:
     """How hard each activation is to quantize."""
     return Sheet(
-        "Activations, hardest first",
-        ("Value", "Read by", ">Largest", ">Kurtosis", ">Channel ratio"),
+        "Inputs of linears, hardest first",
+        ("Linear", ">Largest", ">Kurtosis", ">Channel ratio"),
         tuple(
             Row(
                 (
-                    row.value,
                     row.reader,
                     figures.number(row.max_abs),
                     figures.number(row.kurtosis),

@@ -134,6 +134,8 @@ def _exponent(largest: float) -> int:
     """log2 of the least bin width whose bins cover magnitudes up to and including `largest`."""
     if not np.isfinite(largest):
         raise ValueError(f"a histogram holds finite elements, not {largest}")
+    if largest == 0:  # zeros fit any width; the least one coarsens nothing that they are merged with
+        return _LOWEST
     return max(int(np.frexp(largest)[1]) - (_HALF.bit_length() - 1), _LOWEST)
 
 

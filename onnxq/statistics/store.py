@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -69,8 +69,8 @@ def write(statistics: Statistics, path: Path) -> None:
     arrays["index"] = np.frombuffer(json.dumps(index).encode(), dtype=np.uint8)
     temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))
+        with open(temporary, "xb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())

@@ -157,10 +157,12 @@ def test_progress_is_told_a_line_a_stage_where_there_is_no_terminal(
         for done in range(3):
             progress("timing", done, 3)
         progress("resting", 0, 0)
+        progress("rewriting: drop-identity", 0, 2)
+        progress("rewriting: drop-dropout", 1, 2)
         return BENCH
 
     setattr(api, "bench", doing)  # noqa: B010 - a module of the test
-    assert run("bench", "m.onnx").stderr == "timing (3)\nresting\n"
+    assert run("bench", "m.onnx").stderr == "timing (3)\nresting\nrewriting\n"
 
 
 @pytest.mark.parametrize("names", [(), ("nothing",)])

@@ -78,8 +78,8 @@ def test_it_is_written_as_it_was_read(promise: str) -> None:
     ("text", "message", "slug"),
     [
         ("gs:nowhere_at_all:f", "No module named", "no-such-function"),
-        (f"gs:{MODULE}:absent", "has no function 'absent'", "no-such-function"),
-        (f"gs:{MODULE}:number", "has no function 'number'", "no-such-function"),
+        (f"gs:{MODULE}:absent", "is nothing, not a function", "no-such-function"),
+        (f"gs:{MODULE}:number", "is a int, not a function", "no-such-function"),
         (f"gs:{MODULE}", "not of the form module:function", "no-such-function"),
         ("gs:broken_for_gs:f", "ZeroDivisionError", "no-such-function"),
         (f"gs:{MODULE}:drop_one{{guard=1}}", "there is no option", "unknown-option"),

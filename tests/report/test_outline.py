@@ -54,10 +54,10 @@ CASES = [
         results.Diagnosis(
             MACHINE, (Check("runtime", "fail", "not there", "pip install"), Check("cpu", "ok", "x"))
         ),
-        "1 of 2 checks want attention",
+        "Not ready: 1 thing missing",
         "pip install",
     ),
-    (results.Diagnosis(MACHINE, (Check("cpu", "ok", "x"),)), "All 1 checks are well", "x"),
+    (results.Diagnosis(MACHINE, (Check("cpu", "ok", "x"),)), "Ready", "x"),
     (
         results.DemoResult(
             MACHINE, (DemoRow("fp32", 0.98, None, None, 1.0, None, 900_000),), 360, 41.0, "r.html"

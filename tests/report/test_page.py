@@ -69,8 +69,8 @@ def test_the_page_has_a_picture_of_each_kind(report: Report) -> None:
     labels = [found["aria-label"] for name, found in Tags(html_page(report)).seen if name == "svg"]
     assert sorted({str(label).split(" at ")[0] for label in labels}) == [
         "Channel magnitudes before and after",
+        "Least latency of each model",
         "Legend",
-        "Median latency of each model",
         "Signal to quantization noise of each layer",
     ]
 

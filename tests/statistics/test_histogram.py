@@ -36,6 +36,11 @@ def test_every_element_is_in_the_bin_that_the_edges_say(values: np.ndarray) -> N
     assert (histogram.low, histogram.high) == (wide.min(), wide.max())
 
 
+def test_zeros_coarsen_nothing() -> None:
+    zeros, other = Histogram.of(np.zeros(3, np.float32)), Histogram.of(np.float32([0.25]))
+    assert zeros.merge(other) == Histogram.of(np.float32([0, 0, 0, 0.25]))
+
+
 def test_the_width_is_the_least_power_of_two_that_covers_the_data() -> None:
     for largest in (0.7, 1.0, 4095.9, 4096.0, 3.4e38, 1e-30):
         histogram = Histogram.of(np.array([-largest, largest]))
