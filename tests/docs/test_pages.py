@@ -6,6 +6,7 @@ import types
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from onnxq import errors
 from onnxq.cli.program import program
@@ -68,6 +69,13 @@ def test_the_readme_tells_every_verb_and_every_exit_code() -> None:
     kinds = [kind for kind in vars(errors).values() if hasattr(kind, "exit_code")]
     codes = {kind.exit_code for kind in kinds} - {1}
     assert codes <= {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+
+
+def test_the_page_of_passes_is_what_the_passes_say() -> None:
+    told = CliRunner().invoke(program, ["passes", "--markdown"])
+    assert told.exit_code == 0
+    page = (ROOT / "docs" / "passes.md").read_text(encoding="utf-8")
+    assert page == told.stdout, "run: onnxq passes --markdown > docs/passes.md"
 
 
 def test_pages_link_to_what_exists() -> None:
