@@ -82,7 +82,7 @@ def emit_qdq(linear: Linear, params: QuantParams, edit: Edit, bits: int) -> None
     """The same numbers as QuantizeLinear, DequantizeLinear and MatMul, which every runtime reads.
 
     ONNX Runtime turns MatMul and Add on two axes, or on fixed shapes, into a Gemm, which runs as integers
-    only if the bias is quantized too.
+    only if the bias is quantized too, and never once a Relu behind it is fused; it does not look for a Sum.
     """
     node = linear.node
     codes, scale, zero = _quantized(linear.activation, params, node, edit)
@@ -107,9 +107,11 @@ def emit_qdq(linear: Linear, params: QuantParams, edit: Edit, bits: int) -> None
     )
     (product,) = edit.insert("MatMul", [rows, columns], before=node, names=[f"{label}_product"])
     if linear.bias is not None:
-        (product,) = edit.insert(
-            "Add", [product, _qdq_bias(linear, params, weight, edit)], before=node, names=[f"{label}_sum"]
-        )
+        gemm = _becomes_gemm(linear)
+        fused = gemm and any(user.op_type == "Relu" for user, _ in linear.output.uses())
+        bias = _integer_bias(linear, params, weight, edit) if gemm and not fused else _bias(linear, edit)
+        op_type = "Sum" if fused else "Add"
+        (product,) = edit.insert(op_type, [product, bias], before=node, names=[f"{label}_sum"])
     _take_over(linear, product, edit)
 
 
@@ -146,15 +148,15 @@ def _scale_for_bias(linear: Linear, params: QuantParams) -> np.ndarray | float:
     return 0.0 if linear.bias is None else np.abs(linear.bias.astype(np.float64)) / (params.scale * 2.0**30)
 
 
-def _qdq_bias(linear: Linear, params: QuantParams, weight: QuantizedWeight, edit: Edit) -> ir.Value:
-    """The bias as float, or as int32 and DequantizeLinear where ONNX Runtime would build a Gemm."""
-    assert linear.bias is not None
+def _becomes_gemm(linear: Linear) -> bool:
+    """Whether ONNX Runtime may build a Gemm of MatMul and Add."""
     shape = linear.activation.shape
-    gemm = shape is None or len(shape) == 2 or all(isinstance(dim, int) for dim in shape)
-    if not gemm:
-        bias = _bias(linear, edit)
-        assert bias is not None
-        return bias
+    return shape is None or len(shape) == 2 or all(isinstance(dim, int) for dim in shape)
+
+
+def _integer_bias(linear: Linear, params: QuantParams, weight: QuantizedWeight, edit: Edit) -> ir.Value:
+    """The bias as int32 and DequantizeLinear, in steps of both scales."""
+    assert linear.bias is not None
     scale = weight.scale * params.scale
     codes = np.rint(linear.bias.astype(np.float64) / scale)
     label = _label(linear)

@@ -137,6 +137,24 @@ def test_every_product_lands_in_a_kernel(body: str, shape: str, form: Form) -> N
     assert_landed(model, 1)
 
 
+@both_forms
+@pytest.mark.parametrize(
+    ("bias", "dims"),
+    [("m = MatMul(x, w) a = Add(m, b)", dims) for dims in ("N,64", "6,64", "2,3,64", "B,T,64")]
+    + [("a = Gemm(x, w, b)", dims) for dims in ("N,64", "6,64")],
+)
+@pytest.mark.parametrize("function", ["Relu", "LeakyRelu", "Tanh", "Sigmoid", "Elu", "Softplus", "Erf"])
+def test_activations_behind_do_not_pull_a_product_out_of_its_kernel(
+    form: Form, dims: str, function: str, bias: str
+) -> None:
+    x = activation((2, 3, K) if dims.count(",") == 2 else (6, K))
+    given = model_of(f"{bias} h = {function}(a) y = Mul(h, b)", dims)
+    model = quantized(given, seen(x), QuantizeLinears(form=form))
+    assert_landed(model, 1)
+    exact = run(given, x)
+    assert np.linalg.norm(open_session(model).run({"x": x})["y"] - exact) < 0.1 * np.linalg.norm(exact)
+
+
 QKV = (
     "q = MatMul(x, w) k = MatMul(x, v) a = Add(k, b) m = MatMul(x, w) c = Add(m, b) s = Mul(q, a) "
     "y = Mul(s, c)"
