@@ -158,11 +158,10 @@ def _choose(linear: Linear, rows: np.ndarray, statistics: Statistics, settings: 
         return _plan(linear, "int8 static", "a fixed range is accurate enough", static)
     per_token = _sqnr(exact, _by_token(rows) @ rounded) if settings.allow_per_token else -np.inf
     if per_token >= static + WORTH_DB and per_token >= HOPELESS_DB:
-        reason = f"a few tokens tower over the others: a fixed range would give {static:.1f} dB"
-        return _plan(linear, "int8 per-token", reason, per_token)
+        return _plan(linear, "int8 per-token", "a few tokens tower over the others", per_token)
     if static >= HOPELESS_DB:
         return _plan(linear, "int8 static", "no other form is better by enough", static)
-    return _plan(linear, "float", f"8 bits would leave {max(static, per_token):.1f} dB", float("inf"))
+    return _plan(linear, "float", "8 bits lose too much of it", float("inf"))
 
 
 def _plan(linear: Linear, form: Form, reason: str, sqnr_db: float | None = None) -> LayerPlan:
