@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,10 @@ from onnxq.cli.options import DATA, data_options, take_data
 from onnxq.cli.progress import progress_display
 from onnxq.cli.targets import check_writable
 from onnxq.cli.verb import Verb, give, say
+from onnxq.errors import VerificationFailed
+
+if TYPE_CHECKING:
+    from onnxq.report.results import ApplyReport
 
 
 @click.command(cls=Verb, short_help="Run chosen passes on a model.")
@@ -21,7 +25,7 @@ from onnxq.cli.verb import Verb, give, say
     required=True,
     multiple=True,
     metavar="SPEC",
-    help='E.g. "fold-gamma{guard=1.0}"; repeat for more.',
+    help='E.g. "fold-gamma{guard=1.0}", or gs:module:function for a graphsurgeon function; repeat for more.',
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where to write.")
 @click.option("--calib", metavar="DATA", help=f"Calibration data, for passes that need statistics: {DATA}")
@@ -29,7 +33,8 @@ from onnxq.cli.verb import Verb, give, say
 def apply(model: Path, passes: tuple[str, ...], output: Path, calib: str | None, **given: Any) -> None:
     """Run passes on MODEL in the order given, each checked against its promise.
 
-    `onnxq passes` lists them, `onnxq passes NAME` explains one.
+    `onnxq passes` lists them, `onnxq passes NAME` explains one. If a pass breaks its promise, nothing is
+    written.
     """
     from onnxq.recipe import parse_pass
 
@@ -41,5 +46,13 @@ def apply(model: Path, passes: tuple[str, ...], output: Path, calib: str | None,
     with progress_display() as progress:
         result = api.apply(model, parsed, calibration=calib, data=data, progress=progress)
     give(result.report)
+    _refuse_broken_promises(result.report, output)
     result.save(output)
     say(f"The model is in {output}")
+
+
+def _refuse_broken_promises(report: ApplyReport, output: Path) -> None:
+    broken = [f"{row.name}: {row.note}" for row in report.passes if row.verdict == "different"]
+    if broken:
+        hint = f"Nothing was written at {output}. A pass that means to change the result is lossy."
+        raise VerificationFailed("a broken promise: " + "; ".join(broken), hint=hint, slug="broken-promise")

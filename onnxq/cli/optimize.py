@@ -35,13 +35,21 @@ if TYPE_CHECKING:
 @click.option(
     "--save-recipe", type=click.Path(path_type=Path), metavar="FILE.toml", help="Write all settings used."
 )
-@click.option("--target", help="Machine to run on.  [default: auto, this one]")
-@click.option("--effort", type=click.Choice(["fast", "balanced", "best"]), help="Time spent on fidelity.")
+@click.option("--target", help="Processor to run on: auto (this one), x86-vnni, qdq ...  [default: auto]")
 @click.option(
-    "--format", type=click.Choice(["kernel", "qdq"]), help="ONNX Runtime's fastest nodes, or plain Q/DQ."
+    "--effort",
+    type=click.Choice(["fast", "balanced", "best"]),
+    help="Time spent on fidelity.  [default: balanced]",
 )
 @click.option(
-    "--ranges", type=click.Choice(["minmax", "percentile", "mse"]), help="How activation ranges are chosen."
+    "--format",
+    type=click.Choice(["kernel", "qdq"]),
+    help="ONNX Runtime's fastest nodes, or plain Q/DQ.  [default: kernel]",
+)
+@click.option(
+    "--ranges",
+    type=click.Choice(["minmax", "percentile", "mse"]),
+    help="How activation ranges are chosen.  [default: by trying]",
 )
 @click.option("--min-fidelity", type=float, help="Refuse a lower mean cosine, e.g. 0.999.")
 @click.option("--max-drop", type=Fraction(), help="Refuse a larger loss of what --eval measures, e.g. 1%.")
@@ -53,8 +61,10 @@ if TYPE_CHECKING:
 @click.option(
     "--keep-float", multiple=True, metavar="NODE", help="Leave a node alone; * stands for any text."
 )
-@click.option("--verify", type=click.Choice(["end", "each", "never"]), help="When exactness is checked.")
-@click.option("--seed", type=int, help="Of everything random.")
+@click.option(
+    "--verify", type=click.Choice(["end", "each", "never"]), help="When exactness is checked.  [default: end]"
+)
+@click.option("--seed", type=int, help="Of everything random.  [default: 0]")
 @threads_option
 @shape_option
 @data_options

@@ -84,10 +84,11 @@ def _optimized(result: Report) -> Outline:
 @outline.register
 def _applied(result: ApplyReport) -> Outline:
     changes = sum(row.changes for row in result.passes)
+    checked = result.verdict if result.verdict == "not checked" else f"checked: {result.verdict}"
     data = DataSummary("", "", 0, 0)
     rejects = [(row.name, reject) for row in result.passes for reject in row.rejects]
     return Outline(
-        f"{changes} changes to {result.before.name}, checked: {result.verdict}",
+        f"{_count(changes, 'change')} to {result.before.name}, {checked}",
         (
             passes_sheet(result.passes, result.exact),
             rejects_sheet(rejects),

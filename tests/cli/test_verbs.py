@@ -1,5 +1,6 @@
 """The other verbs: what they ask the API for, and what they hand out."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from onnxq.recipe import BenchSettings, DataSettings
 from onnxq.report import results
 from onnxq.report.measures import DataSummary, Timing
 from onnxq.report.outline import outline
-from onnxq.report.rows import Check, DemoRow
+from onnxq.report.rows import Check, DemoRow, PassRow
 from tests.cli.conftest import MACHINE, MODEL, Api
 
 DATA = DataSummary("d.npz", "11", 0, 16)
@@ -174,3 +175,14 @@ def test_passes_are_read_off_their_classes(
     assert result.exit_code == 0, result.stderr
     assert "A => A" in result.stdout
     assert "bitwise" in result.stdout
+
+
+def test_apply_writes_nothing_if_a_pass_broke_its_promise(verbs: Api, run: Callable[..., Result]) -> None:
+    broken = PassRow("nothing", "bitwise", 0, verdict="different", note="y is off by 3")
+    answer = Applied()
+    answer.report = dataclasses.replace(Applied.report, passes=(broken,))
+    verbs.answers("apply", answer)
+    result = run("apply", "m.onnx", "--pass", "nothing", "-o", "x.onnx")
+    assert result.exit_code == 5
+    assert "nothing: y is off by 3" in result.stderr
+    assert not Path("x.onnx").exists()
