@@ -58,7 +58,7 @@ def next_steps(
         )
     elif len(stage.calibration) < 32:
         hints.append(f"Only {len(stage.calibration)} samples calibrated it; 64 or more make ranges steadier.")
-    if stage.calibration.reader.origin == "random":
+    if stage.calibration.reader.preparation == "random":
         hints.append(
             "Random data says nothing about accuracy: calibrate with real samples before using this."
         )
