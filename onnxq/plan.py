@@ -100,7 +100,13 @@ def plan_layers(
         settings: See there.
     """
     linears = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
-    refused = {label_of(linear.node): _refusal(linear, statistics, settings) for linear in linears}
+    inner = {node for function in model.functions.values() for node in function.all_nodes()}
+    refused = {
+        label_of(linear.node): "calibration does not look into functions"
+        if linear.node in inner
+        else _refusal(linear, statistics, settings)
+        for linear in linears
+    }
     open_ones = [linear for linear in linears if not refused[label_of(linear.node)]]
     plans: dict[str, LayerPlan] = {}
     for group in _batches(open_ones):
