@@ -70,7 +70,7 @@ def apply(
         opened, gather = stage.model, stage.gather_exactly
 
     def step(step: Step) -> None:
-        told(stage_of(step), step.number - 1, step.total)
+        told(*stage_of(step))
 
     result = run(opened, passes, gather=gather, verify=verify, progress=step)
     name = records.name_of(model, opened)

@@ -96,17 +96,18 @@ class Stage:
 
     def step(self, step: Step) -> None:
         """Pass the pipeline's progress on."""
-        self.progress(stage_of(step), step.number - 1, step.total)
+        self.progress(*stage_of(step))
 
     def _collecting(self, done: int, total: int) -> None:
         self.progress("calibrating", done, total)
 
 
-def stage_of(step: Step) -> str:
-    """What the pipeline is doing: the stage, and behind a colon what of it."""
+def stage_of(step: Step) -> tuple[str, int, int]:
+    """A step of the pipeline as progress: the stage, behind a colon what of it, steps done, steps in all."""
     if not step.name:
-        return "verifying"
-    return f"{'calibrating' if step.action == 'statistics' else 'rewriting'}: {step.name}"
+        return "verifying", 0, 0
+    stage = "calibrating" if step.action == "statistics" else "rewriting"
+    return f"{stage}: {step.name}", step.number - 1, step.total
 
 
 def watched_values(model: ir.Model) -> set[str]:

@@ -41,6 +41,9 @@ WORST = 6
 """Layers shown on a terminal; the page and the JSON have all."""
 
 
+_UNJUDGED = "What lossy passes cost was not measured: `onnxq compare` does that, on data."
+
+
 @dataclass(frozen=True)
 class Outline:
     """A result in reading order.
@@ -86,14 +89,16 @@ def _applied(result: ApplyReport) -> Outline:
     changes = sum(row.changes for row in result.passes)
     checked = result.verdict if result.verdict == "not checked" else f"checked: {result.verdict}"
     data = DataSummary("", "", 0, 0)
+    lossy = any(row.contract == "lossy" and row.changes for row in result.passes)
     rejects = [(row.name, reject) for row in result.passes for reject in row.rejects]
     return Outline(
         f"{_count(changes, 'change')} to {result.before.name}, {checked}",
         (
-            passes_sheet(result.passes, result.exact),
+            passes_sheet(result.passes, result.exact, measured=bool(result.fidelity)),
             rejects_sheet(rejects),
             fidelity_sheet(result.fidelity, data),
         ),
+        (_UNJUDGED,) if lossy and not result.fidelity else (),
     )
 
 

@@ -147,8 +147,8 @@ def worst_sheet(layers: Iterable[LayerRow], count: int) -> Sheet:
     )
 
 
-def passes_sheet(passes: Iterable[PassRow], exact: Equality | None = None) -> Sheet:
-    """What each pass did, and what the check said."""
+def passes_sheet(passes: Iterable[PassRow], exact: Equality | None = None, *, measured: bool = True) -> Sheet:
+    """What each pass did, and what the check said; lossy ones by fidelity, if that was measured."""
     return Sheet(
         "Passes",
         ("Pass", "Contract", ">Changes", ">Left alone", ">Time", "Checked", "Note"),
@@ -160,7 +160,7 @@ def passes_sheet(passes: Iterable[PassRow], exact: Equality | None = None) -> Sh
                     str(row.changes),
                     str(len(row.rejects)),
                     figures.seconds(row.seconds),
-                    _checked(row),
+                    _checked(row, measured),
                     row.note,
                 ),
                 "bad" if row.verdict == "different" else "warn" if row.verdict == "cannot judge" else "",
@@ -176,12 +176,12 @@ def _brief(spec: str) -> str:
     return spec if len(spec) <= _LONG else f"{spec.partition('{')[0]}{{…}}"
 
 
-def _checked(row: PassRow) -> str:
+def _checked(row: PassRow, measured: bool) -> str:
     if row.verdict != "not checked":
         return row.verdict.replace(" ", "\u00a0")
     if not row.changes:
         return figures.NOTHING
-    return "by\u00a0fidelity" if row.contract == "lossy" else "not\u00a0checked"
+    return "by\u00a0fidelity" if measured and row.contract == "lossy" else "not\u00a0checked"
 
 
 def equality_line(exact: Equality | None) -> str:
