@@ -105,6 +105,8 @@ def optimize(
     started = time.perf_counter()
     settings = settings or OptimizeSettings()
     target = detect(read_machine()) if settings.target == "auto" else find(settings.target)
+    if settings.eval is not None:
+        score_with(settings.eval)  # a name that is wrong is told before the work, not after it
     stage = Stage.open(
         model,
         calibration,
