@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("onnx", "onnx_ir", "onnxruntime", "onnxscript", "rich", "torch", "numpy", "PIL", "tokenizers")
 
 SLEEPER = """
-import sys, time, types
+import signal, sys, time, types
 import onnxq
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 api = types.ModuleType("onnxq.api")
 def optimize(*args, **kwargs):
     print("ready", flush=True)
@@ -76,10 +77,14 @@ def test_ctrl_c_exits_130_without_a_traceback(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 130
     assert errors == "onnxq: stopped; nothing was written\n"
     assert list(tmp_path.iterdir()) == []

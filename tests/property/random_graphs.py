@@ -149,6 +149,8 @@ def attention(s: Sketch) -> None:
     query, key, value = (s.op("MatMul", s.current, s.weight(s.channels, s.channels)) for _ in range(3))
     scores = s.op("MatMul", query, s.op("Transpose", key, perm=[0, 2, 1]))
     weights = s.op("Softmax", s.op("Mul", scores, s.scalar(s.channels**-0.5)), axis=-1)
+    if s.flip():
+        weights = s.op("Where", s.op("IsNaN", weights), s.scalar(0.0), weights)
     s.current = s.op("MatMul", weights, value)
 
 
