@@ -44,29 +44,9 @@ def emit_per_token(linear: Linear, edit: Edit, bits: int) -> None:
 
     The bias is added behind the product: inside, ONNX Runtime would multiply it by the token's scale.
     """
-    node, name = linear.node, str(linear.activation.name)
-
-    def constant(value: np.generic | np.ndarray, what: str) -> ir.Value:
-        return edit.constant(np.asarray(value), f"{name}_{what}", near=node)
-
-    def step(
-        op_type: str, inputs: list[ir.Value], what: str, attributes: dict[str, object] | None = None
-    ) -> ir.Value:
-        return edit.insert(op_type, inputs, attributes, before=node, names=[f"{name}_{what}"])[0]
-
-    magnitude = step("Abs", [linear.activation], "abs")
-    if edit.model.opset_imports.get("", 1) < AXES_AS_INPUT:
-        reach = step("ReduceMax", [magnitude], "reach", {"axes": [-1], "keepdims": 1})
-    else:
-        last = constant(np.array([-1], np.int64), "last_axis")
-        reach = step("ReduceMax", [magnitude, last], "reach", {"keepdims": 1})
-    spread = step("Mul", [reach, constant(np.float32(1 / _TOP), "per_level")], "spread")
-    scale = step("Max", [spread, constant(_LEAST_SCALE, "least_scale")], "token_scale")
-    even = step("Div", [linear.activation, scale], "even")
-    zero = constant(_MIDDLE, "middle")
-    codes = step("QuantizeLinear", [even, constant(np.float32(1), "one"), zero], "codes")
+    node, label = linear.node, _label(linear)
+    codes, scale, zero = _quantized_by_token(linear.activation, node, edit)
     weight = quantize_weight(linear.weight, bits)
-    label = _label(linear)
     inputs = [
         codes,
         edit.constant(weight.codes, f"{label}_int8", near=node),
@@ -120,7 +100,7 @@ def _quantized(
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """The codes of `activation`, their scale and zero point; quantized once for all linears that read it."""
     for user, index in activation.uses():
-        ours = user.metadata_props.get("onnxq.pass") == edit.owner and user.op_type == "QuantizeLinear"
+        ours = user.op_type == "QuantizeLinear" and _is_ours(user, edit)
         if ours and index == 0 and user.graph is near.graph:
             scale, zero = user.inputs[1], user.inputs[2]
             if scale is not None and zero is not None:
@@ -132,6 +112,42 @@ def _quantized(
         "QuantizeLinear", [activation, scale, zero], before=near, names=[f"{name}_quantized"]
     )
     return codes, scale, zero
+
+
+def _quantized_by_token(
+    activation: ir.Value, near: ir.Node, edit: Edit
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """The codes of `activation`, the scale of each token and the zero point; once for all linears."""
+    for user, _ in activation.uses():
+        if user.op_type == "Div" and user.graph is near.graph and _is_ours(user, edit):
+            quantize, scale = next(iter(user.outputs[0].uses())).node, user.inputs[1]
+            if scale is not None and (zero := quantize.inputs[2]) is not None:
+                return quantize.outputs[0], scale, zero
+    name = str(activation.name)
+
+    def constant(value: np.generic | np.ndarray, what: str) -> ir.Value:
+        return edit.constant(np.asarray(value), f"{name}_{what}", near=near)
+
+    def step(
+        op_type: str, inputs: list[ir.Value], what: str, attributes: dict[str, object] | None = None
+    ) -> ir.Value:
+        return edit.insert(op_type, inputs, attributes, before=near, names=[f"{name}_{what}"])[0]
+
+    magnitude = step("Abs", [activation], "abs")
+    if edit.model.opset_imports.get("", 1) < AXES_AS_INPUT:
+        reach = step("ReduceMax", [magnitude], "reach", {"axes": [-1], "keepdims": 1})
+    else:
+        last = constant(np.array([-1], np.int64), "last_axis")
+        reach = step("ReduceMax", [magnitude, last], "reach", {"keepdims": 1})
+    spread = step("Mul", [reach, constant(np.float32(1 / _TOP), "per_level")], "spread")
+    scale = step("Max", [spread, constant(_LEAST_SCALE, "least_scale")], "token_scale")
+    even = step("Div", [activation, scale], "even")
+    zero = constant(_MIDDLE, "middle")
+    return step("QuantizeLinear", [even, constant(np.float32(1), "one"), zero], "codes"), scale, zero
+
+
+def _is_ours(node: ir.Node, edit: Edit) -> bool:
+    return node.metadata_props.get("onnxq.pass") == edit.owner
 
 
 def _bias(linear: Linear, edit: Edit) -> ir.Value | None:

@@ -170,6 +170,16 @@ def test_products_of_one_activation_share_one_quantize(form: Form, dims: str) ->
     assert_landed(model, 3)
 
 
+def test_products_of_one_activation_share_the_scales_of_its_tokens() -> None:
+    x = activation((2, 3, K))
+    model = quantized(model_of(QKV), Statistics({}), QuantizeLinears(per_token=("node0", "node1", "node3")))
+    ops = ops_of(model)
+    assert [ops.count(each) for each in ("Abs", "ReduceMax", "Div", "QuantizeLinear")] == [1, 1, 1, 1]
+    exact = run(model_of(QKV), x)
+    assert np.abs(run(model, x) - exact).max() < 0.05 * np.abs(exact).max()
+    assert_landed(model, 3)
+
+
 def test_forms_may_differ_on_one_activation() -> None:
     x = activation((2, 3, K))
     model = quantized(model_of(QKV), seen(x), QuantizeLinears(per_token=("node1",), skip=("node3",)))
