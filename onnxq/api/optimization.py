@@ -117,7 +117,7 @@ def optimize(
     )
     if settings.passes is not None:  # whatever ranges they are to choose
         stage = stage.watching(Statistic.HISTOGRAM)
-    exact_passes = _exact_passes(settings)
+    exact_passes = _exact_passes(target, settings)
     exact = run(
         stage.model,
         exact_passes,
@@ -137,10 +137,10 @@ def _oracle(settings: OptimizeSettings) -> OracleSettings:
     return OracleSettings(seeds=1, sizes=1 if settings.effort == "fast" else 2, seed=settings.seed)
 
 
-def _exact_passes(settings: OptimizeSettings) -> tuple[AnyPass, ...]:
+def _exact_passes(target: Target, settings: OptimizeSettings) -> tuple[AnyPass, ...]:
     if settings.passes is not None:
         return tuple(parse_pass(text) for text in settings.passes)
-    return (*cleaning(), ShiftScale(), InsertScale())
+    return (*cleaning(), ShiftScale(), InsertScale(), *_layout(_form(target, settings)))
 
 
 def _quantize(stage: Stage, exact: PipelineResult, target: Target, settings: OptimizeSettings) -> _Outcome:
@@ -188,7 +188,6 @@ def _attempt(
             per_token=names_of(plans, "int8 per-token"),
         ),
         QuantizeEmbeddings(skip=settings.keep_float),
-        *_layout(_form(target, settings)),
     )
     result = run(
         exact.model,
@@ -207,7 +206,11 @@ def _form(target: Target, settings: OptimizeSettings) -> Form:
 
 
 def _layout(form: Form) -> tuple[AnyPass, ...]:
-    """The spellings that ONNX Runtime executes fastest; with plain Q/DQ only those in standard operators."""
+    """The spellings that ONNX Runtime executes fastest; with plain Q/DQ only those in standard operators.
+
+    They come after migration, which reads residuals as exporters write them, and before rounding, whose steps
+    would blow up what a reassociation changes in the last bit.
+    """
     own: tuple[AnyPass, ...] = (FuseGelu(),) if form == "kernel" else ()
     return (*own, MoveNanGuard(), SumBeforeNorm())
 
