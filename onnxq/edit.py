@@ -163,6 +163,18 @@ class Edit:
         _rename(value, self.unique(name))
         self._note("rename", value.producer(), f"{old} to {value.name}")
 
+    def take_over(self, old: ir.Value, new: ir.Value) -> None:
+        """Let `new` stand where `old` stood, under its name; what computed `old` alone goes.
+
+        For a rewrite that computes the same tensor in another way: statistics by name still fit.
+        """
+        name, public, producer = str(old.name), old.is_graph_output(), old.producer()
+        self.replace(old, new)
+        if producer is not None:
+            self.remove_unused(producer)
+        if not public:
+            self.rename(new, name)
+
     def set_attribute(self, node: ir.Node, name: str, value: Any) -> None:
         """Set one attribute of `node`; None takes it away."""
         if value is None:

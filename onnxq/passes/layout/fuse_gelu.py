@@ -38,15 +38,12 @@ class FuseGelu(Pass):
     def rewrite(self, found: Activation, edit: Edit) -> None:
         """Put the operator in the nodes' place."""
         output = found.output
-        name, public = str(output.name), output.is_graph_output()
+        name = str(output.name)
         last = found.nodes[-1]
         (fused,) = edit.insert(
             "Gelu", [found.input], domain="com.microsoft", before=last, names=[f"{name}_gelu"], like=output
         )
-        edit.replace(output, fused)
-        edit.remove_unused(last)
-        if not public:
-            edit.rename(fused, name)
+        edit.take_over(output, fused)
 
     @classmethod
     def examples(cls) -> Examples:

@@ -62,7 +62,7 @@ class MoveNanGuard(Pass):
     def rewrite(self, found: Guard, edit: Edit) -> None:
         """Multiply first, then guard."""
         product, output = found.product, found.product.outputs[0]
-        name, public = str(output.name), output.is_graph_output()
+        name = str(output.name)
         (plain,) = edit.insert(
             "MatMul",
             [found.softmax, product.inputs[1]],
@@ -74,10 +74,7 @@ class MoveNanGuard(Pass):
         (guarded,) = edit.insert(
             "Where", [check, found.zero, plain], before=product, names=[f"{name}_guarded"], like=output
         )
-        edit.replace(output, guarded)
-        edit.remove_unused(product)
-        if not public:
-            edit.rename(guarded, name)
+        edit.take_over(output, guarded)
 
     @classmethod
     def examples(cls) -> Examples:

@@ -41,12 +41,9 @@ class SumBeforeNorm(Pass):
     def rewrite(self, found: ir.Node, edit: Edit) -> None:
         """Put a Sum in the Add's place."""
         output = found.outputs[0]
-        name, public = str(output.name), output.is_graph_output()
+        name = str(output.name)
         (total,) = edit.insert("Sum", list(found.inputs), before=found, names=[f"{name}_sum"], like=output)
-        edit.replace(output, total)
-        edit.remove(found)
-        if not public:
-            edit.rename(total, name)
+        edit.take_over(output, total)
 
     @classmethod
     def examples(cls) -> Examples:

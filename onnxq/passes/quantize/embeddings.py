@@ -69,11 +69,7 @@ class QuantizeEmbeddings(Pass):
         (product,) = edit.insert(
             "Mul", [values, scale], before=node, names=[f"{label}_rows"], like=found.output
         )
-        name, public = str(found.output.name), found.output.is_graph_output()
-        edit.replace(found.output, product)
-        edit.remove_unused(node)
-        if not public:
-            edit.rename(product, name)
+        edit.take_over(found.output, product)
 
     @classmethod
     def examples(cls) -> Examples:

@@ -92,7 +92,7 @@ def emit_qdq(linear: Linear, params: QuantParams, edit: Edit, bits: int) -> None
         bias = _integer_bias(linear, params, weight, edit) if gemm and not fused else _bias(linear, edit)
         op_type = "Sum" if fused else "Add"
         (product,) = edit.insert(op_type, [product, bias], before=node, names=[f"{label}_sum"])
-    _take_over(linear, product, edit)
+    edit.take_over(linear.output, product)
 
 
 def _quantized(
@@ -193,17 +193,7 @@ def _put(linear: Linear, edit: Edit, inputs: list[ir.Value | None], *, bias_behi
     )
     if bias_behind and (bias := _bias(linear, edit)) is not None:
         (product,) = edit.insert("Add", [product, bias], before=linear.node, names=[f"{label}_sum"])
-    _take_over(linear, product, edit)
-
-
-def _take_over(linear: Linear, product: ir.Value, edit: Edit) -> None:
-    """Let `product` stand where the linear's output stood, under its name."""
-    name, public = str(linear.output.name), linear.output.is_graph_output()
-    edit.replace(linear.output, product)
-    old = linear.bias_node or linear.node
-    edit.remove_unused(old)
-    if not public:
-        edit.rename(product, name)
+    edit.take_over(linear.output, product)
 
 
 def _label(linear: Linear) -> str:
