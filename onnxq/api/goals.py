@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxq.api.stage import Stage
-from onnxq.plan import LayerPlan, names_of
+from onnxq.planning.layers import LayerPlan, names_of
 from onnxq.recipe import OptimizeSettings
 from onnxq.report.measures import Fidelity, Goal, Timing
 from onnxq.targets import Target

@@ -30,7 +30,7 @@ from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.quantize.embeddings import QuantizeEmbeddings
 from onnxq.passes.quantize.linears import Form, QuantizeLinears
 from onnxq.pipeline import PipelineResult, run
-from onnxq.plan import LayerPlan, PlanSettings, names_of, plan_layers, relax
+from onnxq.planning.layers import LayerPlan, PlanSettings, names_of, plan_layers, relax
 from onnxq.recipe import OptimizeSettings, format_recipe, parse_pass
 from onnxq.report.results import Report
 from onnxq.runtime import (

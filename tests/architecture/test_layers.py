@@ -15,7 +15,7 @@ LAYERS = (
     ("report",),
     ("recipe",),
     ("interop",),
-    ("plan",),
+    ("planning",),
     ("pipeline",),
     ("passes", "calibration", "verify"),
     ("targets",),

@@ -12,7 +12,7 @@ import pytest
 from onnxq.calibration import collect, open_data
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import apply_pass
-from onnxq.plan import HOPELESS_DB, LayerPlan, PlanSettings, names_of, plan_layers, relax
+from onnxq.planning.layers import HOPELESS_DB, LayerPlan, PlanSettings, names_of, plan_layers, relax
 from onnxq.runtime import open_session
 from onnxq.statistics import Statistic, Statistics
 from onnxq.targets import TARGETS

@@ -1,0 +1,1 @@
+"""Decisions taken from measured effect: which form each layer gets, where to clip, what to migrate."""
