@@ -119,6 +119,13 @@ class Pass(ABC):
         """Values of `model` whose statistics the pass will read."""
         return ()
 
+    def wanted(self, model: ir.Model) -> Mapping[Statistic, Iterable[ir.Value]]:
+        """Which statistics to gather of which values: all kinds in `needs` of all that `observe` names.
+
+        A pass whose options ask for more, or for less, says so here.
+        """
+        return dict.fromkeys(self.needs.statistics, tuple(self.observe(model)))
+
     @abstractmethod
     def match(self, node: ir.Node, context: Context) -> Any | Reject | None:
         """What was found at `node`; a `Reject` for a near match; None for "not my shape"."""

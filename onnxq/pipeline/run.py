@@ -153,13 +153,11 @@ class _Task:
         if not a_pass.needs.statistics or self.gather is None:
             return None
         try:
-            names = (
-                {str(value.name) for value in a_pass.observe(state)} if isinstance(a_pass, Pass) else set()
-            )
+            asked = a_pass.wanted(state) if isinstance(a_pass, Pass) else {}
+            wanted = {kind: {str(value.name) for value in values} for kind, values in asked.items()}
         except Exception as error:
             message = f"pass {a_pass.name!r} failed to say what it observes: {type(error).__name__}: {error}"
             raise PassFailed(message, slug="pass-raised") from error
-        wanted = dict.fromkeys(a_pass.needs.statistics, names)
         if not self.known.covers(state, wanted):
             with self._timed("statistics", number, a_pass.name):
                 self.known = self.known.widened(state, wanted, self.gather)
