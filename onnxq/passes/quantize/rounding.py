@@ -1,0 +1,241 @@
+"""Rounding a weight to a grid: each number to its nearest code, or each error fed back into what follows.
+
+``||X W - X V||^2 = tr((W - V)' G (W - V))`` with the Gram matrix ``G = X'X``. Write ``G = R R'`` with R upper
+triangular. Then the error is the sum over rows i of ``(R[i,i] e[i] + sum_j<i R[j,i] e[j])^2``, ``e = W - V``:
+once the rows before it are rounded, the best place for row i is ``W[i] + sum_j<i R[j,i]/R[i,i] e[j]``, and
+rounding that to its nearest code is all the choice there is. Rows of large ``G[i,i]`` go first, while there
+are many others left to make up for them.
+
+Source: GPTQ (arXiv 2210.17323), in the form of Babai's nearest plane (arXiv 2507.18553), which needs
+no inverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
+
+BLOCK = 64
+"""Rows that are rounded one by one between two matrix products."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The values that a weight [K, N] may take: ``(code - zero_point) * scale``.
+
+    Attributes:
+        scale: Positive, float [G, N]; row g serves rows ``g * group`` to ``(g + 1) * group - 1``.
+        zero_point: [G, N] of whole numbers, for codes 0 to ``2**bits - 1``; None for signed codes around 0.
+        bits: 2 to 8.
+        group: Rows of the weight that share a scale; 0 if all of them do (G = 1).
+        whole: Whether signed codes reach down to ``-2**(bits - 1)``, one further than they reach up.
+    """
+
+    scale: npt.NDArray[np.floating[Any]]
+    zero_point: npt.NDArray[Any] | None = None
+    bits: int = 8
+    group: int = 0
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"codes have 2 to 8 bits, not {self.bits}")
+        if self.scale.ndim != 2 or (
+            self.zero_point is not None and self.zero_point.shape != self.scale.shape
+        ):
+            raise ValueError(f"the scale has the shape [groups, columns], not {self.scale.shape}")
+        if self.group < 0 or (self.group == 0 and len(self.scale) != 1):
+            raise ValueError(f"{len(self.scale)} rows of scales for groups of {self.group}")
+
+    @property
+    def least(self) -> int:
+        """The least code."""
+        return 0 if self.zero_point is not None else int(not self.whole) - (1 << (self.bits - 1))
+
+    @property
+    def most(self) -> int:
+        """The greatest code."""
+        return (1 << (self.bits - (self.zero_point is None))) - 1
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the codes: uint8 with a zero point, int8 without."""
+        return np.dtype(np.int8 if self.zero_point is None else np.uint8)
+
+    def groups_of(self, rows: int) -> npt.NDArray[np.intp]:
+        """Which row of `scale` serves each of the first `rows` rows of a weight."""
+        found = np.arange(rows) // self.group if self.group else np.zeros(rows, np.intp)
+        if rows and found[-1] != len(self.scale) - 1:
+            raise ValueError(f"{len(self.scale)} scales for {rows} rows in groups of {self.group}")
+        return found
+
+    def values(self, codes: npt.NDArray[Any]) -> Floats:
+        """What `codes` [K, N] stand for, float64 [K, N]."""
+        groups = self.groups_of(len(codes))
+        zero = 0.0 if self.zero_point is None else self.zero_point.astype(np.float64)[groups]
+        values: Floats = (codes.astype(np.float64) - zero) * self.scale.astype(np.float64)[groups]
+        return values
+
+
+Regrid = Callable[[Floats], Grid]
+"""The grid of one group of rows [group, N]: scale [1, N]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """A weight on a grid.
+
+    Attributes:
+        codes: [K, N], of the grid's type.
+        grid: What the codes stand for.
+        reason: Why every number went to its nearest code although feedback was asked for; "" if it did not.
+    """
+
+    codes: Codes
+    grid: Grid
+    reason: str = ""
+
+    @property
+    def values(self) -> Floats:
+        """What the codes stand for, float64 [K, N]."""
+        return self.grid.values(self.codes)
+
+
+def round_nearest(weight: np.ndarray, grid: Grid) -> Codes:
+    """The nearest code of each number of `weight` [K, N]; ties to the even one, as QuantizeLinear has it."""
+    groups = grid.groups_of(len(weight))
+    zero = 0.0 if grid.zero_point is None else grid.zero_point.astype(np.float64)[groups]
+    steps = np.asarray(weight, np.float64) / grid.scale.astype(np.float64)[groups]
+    codes: Codes = np.clip(np.rint(steps) + zero, grid.least, grid.most).astype(grid.dtype)
+    return codes
+
+
+def round_feedback(weight: np.ndarray, gram: np.ndarray, grid: Grid, *, damping: float = 0.01) -> Codes:
+    """Codes that keep ``X @ weight`` rather than the weight itself; see `feed_back`."""
+    return feed_back(weight, gram, grid, damping=damping).codes
+
+
+def feed_back(
+    weight: np.ndarray,
+    gram: np.ndarray,
+    grid: Grid,
+    *,
+    damping: float = 0.01,
+    by_diagonal: bool = True,
+    regrid: Regrid | None = None,
+) -> Rounded:
+    """Round row by row, each row making up for the errors of those before it.
+
+    Args:
+        weight: [K, N], any float type.
+        gram: X'X of the activations that will be multiplied, [K, K].
+        grid: The values allowed. A code beyond its ends is cut off, and that error is fed back too.
+        damping: Added to the diagonal, as a part of its mean: keeps the weight near what it was in directions
+            that the activations hardly take.
+        by_diagonal: Round the rows of the largest ``gram[i, i]`` first; else in their own order.
+        regrid: Makes each group's grid anew of its rows as they are when their turn comes, which the errors
+            so far have moved. Rows are then taken in their own order.
+
+    Returns:
+        The codes, and the grid they are on. Rows that no activation ever touches go to their nearest codes.
+        So do all rows, with the reason, if `gram` is not finite or not positive definite in spite of damping.
+
+    Raises:
+        ValueError: The shapes do not fit.
+    """
+    rows = len(weight)
+    if gram.shape != (rows, rows):
+        raise ValueError(f"a Gram matrix {gram.shape} for a weight {weight.shape}")
+    order = np.argsort(-np.diag(gram), kind="stable") if by_diagonal and regrid is None else np.arange(rows)
+    factor = _factor(gram, damping, order)
+    if isinstance(factor, str):
+        return Rounded(round_nearest(weight, grid), grid, factor)
+    exact = np.asarray(weight, np.float64)[order]
+    task = _Feedback(exact, factor, grid, grid.groups_of(rows)[order], regrid)
+    codes = np.empty(weight.shape, grid.dtype)
+    codes[order] = task.run()
+    return Rounded(codes, task.grid)
+
+
+def _factor(gram: np.ndarray, damping: float, order: npt.NDArray[np.intp]) -> Floats | str:
+    """``R[j, i] / R[i, i]`` of the damped Gram matrix in that order, or why there is none."""
+    if not np.isfinite(gram).all():
+        return "the Gram matrix is not finite"
+    if not len(gram):
+        return np.zeros((0, 0))
+    damped = np.asarray(gram, np.float64)[np.ix_(order, order)]
+    diagonal = np.einsum("ii->i", damped)
+    dead = diagonal <= 0
+    if dead.all():
+        return "no activation was ever other than zero"
+    mean = float(diagonal[~dead].mean())
+    diagonal += damping * mean
+    diagonal[dead] = mean
+    try:
+        upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+    except np.linalg.LinAlgError:
+        return "the Gram matrix is singular in spite of damping"
+    factor: Floats = upper / np.einsum("ii->i", upper)
+    return np.asfortranarray(factor)
+
+
+class _Feedback:
+    """One weight on its way to the grid."""
+
+    def __init__(
+        self,
+        weight: Floats,
+        factor: Floats,
+        grid: Grid,
+        groups: npt.NDArray[np.intp],
+        regrid: Regrid | None,
+    ) -> None:
+        self.weight, self.factor, self.grid, self.groups, self.regrid = weight, factor, grid, groups, regrid
+        self.scale = grid.scale.astype(np.float64)
+        given = grid.zero_point
+        self.zero = np.zeros_like(self.scale) if given is None else given.astype(np.float64)
+        self.errors = np.zeros_like(weight)
+
+    def run(self) -> Codes:
+        codes = np.empty(self.weight.shape, self.grid.dtype)
+        started = -1
+        for start in range(0, len(self.weight), BLOCK):
+            stop = min(start + BLOCK, len(self.weight))
+            target = self.weight[start:stop] + self.factor[:start, start:stop].T @ self.errors[:start]
+            for row in range(start, stop):
+                group = self.groups[row]
+                if self.regrid is not None and group != started:
+                    started = group
+                    self._start_group(row, group)
+                wanted = target[row - start] + self.factor[start:row, row] @ self.errors[start:row]
+                codes[row] = self._round(row, wanted)
+        if self.regrid is not None:
+            zero = None if self.grid.zero_point is None else np.rint(self.zero).astype(np.uint8)
+            self.grid = replace(self.grid, scale=self.scale.astype(self.grid.scale.dtype), zero_point=zero)
+        return codes
+
+    def _round(self, row: int, wanted: Floats) -> Floats:
+        """The codes of a row; its error is noted."""
+        scale, zero = self.scale[self.groups[row]], self.zero[self.groups[row]]
+        codes: Floats = np.clip(np.rint(wanted / scale) + zero, self.grid.least, self.grid.most)
+        self.errors[row] = self.weight[row] - (codes - zero) * scale
+        return codes
+
+    def _start_group(self, start: int, group: int) -> None:
+        """Take the group's grid from where the errors so far have moved its rows."""
+        assert self.regrid is not None
+        part = slice(start, start + int((self.groups == group).sum()))
+        moved = self.factor[:start, part].T @ self.errors[:start]
+        within = self.factor[part, part].T
+        made = self.regrid(self.weight[part] + np.linalg.solve(within, moved))
+        # rounded as it will be stored, so that codes and scale fit
+        self.scale[group] = made.scale[0].astype(self.grid.scale.dtype)
+        if made.zero_point is not None:
+            self.zero[group] = made.zero_point[0]
