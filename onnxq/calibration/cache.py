@@ -12,7 +12,7 @@ from pathlib import Path
 from onnxq.errors import CalibrationError, OutputError
 from onnxq.statistics import Statistic, Statistics
 
-VERSION = 1
+VERSION = 2
 """Raised when the meaning of statistics changes, so that no older result is taken for a current one."""
 
 ENTRIES = 64

@@ -7,16 +7,21 @@ samples.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from onnxq.calibration.cache import Cache, cache_key
+from onnxq.calibration.instances import gather_examples
 from onnxq.calibration.source import DataSource
-from onnxq.calibration.taps import MEMORY, NO_FLOATS, Report, Sighting, Targets, find_targets, observe
-from onnxq.statistics import TOKEN_CAP, Statistic, Statistics, TensorStatistics, TokenExtremes
+from onnxq.calibration.taps import MEMORY, NO_FLOATS, Report, Sighting, find_targets, observe
+from onnxq.statistics import TOKEN_CAP, Rows, Statistic, Statistics, TensorStatistics, TokenExtremes
 
-_BY_CHANNEL = frozenset({Statistic.CHANNEL_EXTREMES, Statistic.SECOND_MOMENTS})
+_BY_CHANNEL = frozenset({Statistic.CHANNEL_EXTREMES, Statistic.SECOND_MOMENTS, Statistic.ROWS})
+_BY_PART = frozenset({Statistic.TOKEN_EXTREMES, Statistic.ROWS, Statistic.EXAMPLES})
+"""Kinds that `_Gathering` merges itself, several samples at a time, or that come from runs of their own."""
+
 _MASKED = "holds constants of an attention mask, which are no data"
 _RAGGED = "has a last axis of varying length, so it has no channels"
 
@@ -36,8 +41,8 @@ def collect(
 
     Positions that an attention mask excludes do not enter. A value that a run cannot show is left out, and
     `Statistics.skipped` says why: it is inside a subgraph or function, a constant, not of floats, or holds
-    constants of an attention mask. The result does not depend on the order of the samples, up to the rounding
-    of the runtime.
+    constants of an attention mask; the last two still have examples, if those are wanted. The result does not
+    depend on the order of the samples, up to the rounding of the runtime and of second moments.
 
     Args:
         model: The model; not changed.
@@ -65,8 +70,10 @@ def collect(
     kept = store.find(key) if store is not None else None
     if kept is not None:
         return kept
-    targets = find_targets(model, kinds)
-    collected = _collect(model, source, targets, kinds, memory=memory, threads=threads, progress=progress)
+    measured = {name: each for name, each in kinds.items() if each != {Statistic.EXAMPLES}}
+    collected = _collect(model, source, measured, memory=memory, threads=threads, progress=progress)
+    shown = [name for name, each in kinds.items() if Statistic.EXAMPLES in each]
+    collected = _with_examples(collected, model, source, shown, threads)
     found = Statistics(collected.tensors, collected.skipped, identity, frozenset({data}))
     if store is not None:
         store.keep(key, found)
@@ -76,13 +83,15 @@ def collect(
 def _collect(
     model: ir.Model,
     source: DataSource,
-    targets: Targets,
     kinds: Mapping[str, frozenset[Statistic]],
     *,
     memory: int,
     threads: int,
     progress: Report | None,
 ) -> Statistics:
+    if not kinds:
+        return Statistics()
+    targets = find_targets(model, kinds)
     gathered: dict[str, _Gathering] = {}
     for sighting in observe(model, source, targets, memory=memory, threads=threads, report=progress):
         if sighting.name not in gathered:
@@ -95,14 +104,28 @@ def _collect(
     return Statistics(tensors, {**targets.skipped, **silent, **skipped})
 
 
+def _with_examples(
+    found: Statistics, model: ir.Model, source: DataSource, names: Collection[str], threads: int
+) -> Statistics:
+    """`found` with examples of the values `names`."""
+    if not names:
+        return found
+    shown, hidden = gather_examples(model, source, names, threads=threads)
+    tensors = dict(found.tensors)
+    for name, examples in shown.items():
+        tensors[name] = replace(tensors.get(name, TensorStatistics(0)), examples=examples)
+    return Statistics(tensors, {**hidden, **found.skipped})
+
+
 class _Gathering:
-    """What has been seen of one value so far: a running total, and a few token extremes not sorted in yet."""
+    """What has been seen of one value so far: a running total, and a few tokens not sorted in yet."""
 
     def __init__(self, kinds: frozenset[Statistic]) -> None:
         self.kinds = kinds
         self.trouble = ""
         self._total: TensorStatistics | None = None
         self._tokens: list[TokenExtremes] = []
+        self._rows: list[Rows] = []
         self._channels = 0
 
     def add(self, sighting: Sighting) -> None:
@@ -114,24 +137,28 @@ class _Gathering:
         if self._total is not None and channels != self._channels:
             self._drop_channels()
         self._channels = channels
-        seen = TensorStatistics.of(sighting.tokens, self.kinds - {Statistic.TOKEN_EXTREMES})
+        seen = TensorStatistics.of(sighting.tokens, self.kinds - _BY_PART)
         self._total = seen if self._total is None else self._total.merge(seen)
         if Statistic.TOKEN_EXTREMES in self.kinds:
             self._tokens.append(TokenExtremes.of(sighting.tokens, sighting.key))
             if sum(part.low.size for part in self._tokens[1:]) >= TOKEN_CAP:
                 self._tokens = [TokenExtremes.joined(self._tokens)]
+        if Statistic.ROWS in self.kinds:
+            self._rows.append(Rows.of(sighting.tokens, sighting.key))
+            if sum(len(part.keys) for part in self._rows[1:]) >= Rows.CAP:
+                self._rows = [Rows.joined(self._rows)]
 
     def result(self) -> TensorStatistics:
         total = self._total or TensorStatistics(0)
         token = TokenExtremes.joined(self._tokens) if self._tokens else None
-        return TensorStatistics(total.count, total.channel, token, total.histogram, total.moments, total.raw)
+        return replace(total, token=token, rows=Rows.joined(self._rows) if self._rows else None)
 
     def _drop_channels(self) -> None:
         if self.kinds & _BY_CHANNEL and self._total is not None:
             self.trouble = _RAGGED
             self.kinds -= _BY_CHANNEL
-            total = self._total
-            self._total = TensorStatistics(total.count, histogram=total.histogram, raw=total.raw)
+            self._total = replace(self._total, channel=None, moments=None)
+            self._rows = []
 
 
 def _kinds_by_name(wanted: Mapping[Statistic, Collection[str]]) -> dict[str, frozenset[Statistic]]:

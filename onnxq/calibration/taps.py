@@ -65,8 +65,14 @@ class Targets:
     skipped: Mapping[str, str]
 
 
-def find_targets(model: ir.Model, names: Collection[str]) -> Targets:
-    """Sort `names` into what a run can show and what it cannot."""
+def find_targets(model: ir.Model, names: Collection[str], *, floats: bool = True) -> Targets:
+    """Sort `names` into what a run can show and what it cannot.
+
+    Args:
+        model: The model.
+        names: Names of values.
+        floats: Leave out values that are declared to be of another element type.
+    """
     graph = model.graph
     fed = {value.name: value for value in graph.inputs}
     computed = {value.name: value for node in graph for value in node.outputs}
@@ -80,7 +86,7 @@ def find_targets(model: ir.Model, names: Collection[str]) -> Targets:
             skipped[name] = "is a constant"
         elif value is None:
             skipped[name] = _absence(model, name)
-        elif value.dtype is not None and value.dtype not in _FLOATS:
+        elif floats and value.dtype is not None and value.dtype not in _FLOATS:
             skipped[name] = NO_FLOATS
     wanted = set(names) - set(skipped)
     return Targets(
@@ -145,11 +151,16 @@ def tapped(model: ir.Model, names: Sequence[str]) -> ir.Model:
     return copy
 
 
+def open_tapped(model: ir.Model, names: Sequence[str], threads: int = 0) -> Any:
+    """A session that computes the values `names` of `model` and nothing else."""
+    return _session(tapped(model, names), threads)
+
+
 def _runs(
     model: ir.Model, source: DataSource, names: Sequence[str], threads: int
 ) -> Iterator[tuple[Batch, dict[str, Any]]]:
     """Each batch and what the values `names` are on it; the session lives as long as this does."""
-    session = _session(tapped(model, names), threads) if names else None
+    session = open_tapped(model, names, threads) if names else None
     for batch in source.batches():
         yield batch, session.run(batch.feeds, list(names)) if session is not None else {}
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.statistics.equality import EqualByFields
+from onnxq.statistics.exact_sum import ExactSum
 
 Floats = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.uint64]
@@ -110,6 +111,50 @@ class TokenExtremes(EqualByFields):
         )
         return _least_keys(
             low, high, np.concatenate([part.keys for part in parts]), sum(part.count for part in parts)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class AverageExtremes(EqualByFields):
+    """The least and the greatest element of a sample, on average over the samples.
+
+    The range of average min-max calibration: one odd sample moves it by no more than its share.
+
+    Attributes:
+        lows: Sum over samples of the least element.
+        highs: Sum over samples of the greatest element.
+        samples: Samples.
+    """
+
+    lows: ExactSum
+    highs: ExactSum
+    samples: int
+
+    def __post_init__(self) -> None:
+        if self.lows.lead.shape or self.highs.lead.shape or self.samples < 0:
+            raise ValueError(f"sums of shapes {self.lows.lead.shape} and {self.highs.lead.shape}")
+
+    @classmethod
+    def of(cls, sample: npt.NDArray[np.floating]) -> AverageExtremes:
+        """Extremes of the elements of one sample, of any shape; without elements it does not count."""
+        if not sample.size:
+            return cls(ExactSum.of(0.0), ExactSum.of(0.0), 0)
+        return cls(ExactSum.of(float(sample.min())), ExactSum.of(float(sample.max())), 1)
+
+    @property
+    def low(self) -> float:
+        """Mean over samples of the least element; NaN of no samples."""
+        return float(self.lows.value) / self.samples if self.samples else float("nan")
+
+    @property
+    def high(self) -> float:
+        """Mean over samples of the greatest element; NaN of no samples."""
+        return float(self.highs.value) / self.samples if self.samples else float("nan")
+
+    def merge(self, other: AverageExtremes) -> AverageExtremes:
+        """The average over the samples of both."""
+        return AverageExtremes(
+            self.lows.merge(other.lows), self.highs.merge(other.highs), self.samples + other.samples
         )
 
 

@@ -17,42 +17,43 @@ Floats = npt.NDArray[np.float64]
 class SecondMoments(EqualByFields):
     """The Gram matrix X^T X of all tokens X [T, C], and their sum.
 
+    Products are taken and added in float64. Unlike every other statistic these sums depend on the order of
+    the samples, in their last bits: adding up matrices exactly would take twice the memory and most of the
+    time of a calibration, and what reads them solves damped systems.
+
     Attributes:
-        products: Sum over tokens of the outer product of each with itself, [C, C].
-        sums: Sum over tokens, [C].
+        gram: Sum over tokens of the outer product of each with itself, float64 [C, C], symmetric.
+        total: Sum over tokens, float64 [C].
         count: Tokens.
     """
 
-    products: ExactSum
-    sums: ExactSum
+    gram: Floats
+    total: Floats
     count: int
 
     def __post_init__(self) -> None:
-        channels = self.sums.lead.shape
-        if len(channels) != 1 or self.products.lead.shape != channels * 2:
-            raise ValueError(f"products {self.products.lead.shape} do not fit sums {channels}")
+        if self.total.ndim != 1 or self.gram.shape != self.total.shape * 2:
+            raise ValueError(f"products {self.gram.shape} do not fit sums {self.total.shape}")
+        if self.gram.dtype != np.float64 or self.total.dtype != np.float64:
+            raise ValueError(f"moments are float64, not {self.gram.dtype} and {self.total.dtype}")
 
     @classmethod
     def of(cls, tokens: npt.NDArray[np.floating]) -> SecondMoments:
-        """Moments of the rows of `tokens` [T, C], one sample."""
-        wide = tokens.astype(np.float64)
-        return cls(ExactSum.of(wide.T @ wide), ExactSum.of(wide.sum(axis=0)), len(wide))
-
-    @property
-    def gram(self) -> Floats:
-        """X^T X, float64 [C, C]."""
-        return self.products.value
+        """Moments of the rows of `tokens` [T, C]."""
+        wide = np.asarray(tokens, dtype=np.float64)
+        # The product of a matrix with its own transpose takes the symmetric routine: half the work.
+        return cls(wide.T @ wide, wide.sum(axis=0), len(wide))
 
     @property
     def mean(self) -> Floats:
         """Mean of each channel, float64 [C]."""
-        return self.sums.value / max(self.count, 1)
+        return np.asarray(self.total / max(self.count, 1), dtype=np.float64)
 
     def merge(self, other: SecondMoments) -> SecondMoments:
         """Moments of the tokens of both."""
-        return SecondMoments(
-            self.products.merge(other.products), self.sums.merge(other.sums), self.count + other.count
-        )
+        if self.total.shape != other.total.shape:
+            raise ValueError(f"{self.total.size} channels do not merge with {other.total.size}")
+        return SecondMoments(self.gram + other.gram, self.total + other.total, self.count + other.count)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,20 +18,26 @@ import numpy.typing as npt
 
 from onnxq.errors import CalibrationError, OutputError
 from onnxq.statistics.exact_sum import ExactSum
-from onnxq.statistics.extremes import ChannelExtremes, TokenExtremes
+from onnxq.statistics.examples import Examples
+from onnxq.statistics.extremes import AverageExtremes, ChannelExtremes, TokenExtremes
 from onnxq.statistics.histogram import Histogram
 from onnxq.statistics.moments import RawMoments, SecondMoments
+from onnxq.statistics.rows import Rows
 from onnxq.statistics.tensor import Statistics, TensorStatistics
 
-FORMAT = 1
+FORMAT = 2
+"""1 kept second moments as exact sums."""
 _CLASSES = {
     each.__name__: each
     for each in (
         ExactSum,
+        AverageExtremes,
         ChannelExtremes,
+        Examples,
         TokenExtremes,
         Histogram,
         RawMoments,
+        Rows,
         SecondMoments,
         TensorStatistics,
     )
@@ -145,7 +151,9 @@ def _restore(tree: Any, archive: Mapping[str, npt.NDArray[Any]]) -> Any:
     made = _CLASSES[tree["class"]](
         **{name: _restore(each, archive) for name, each in tree.items() if name != "class"}
     )
-    for name, expected in get_type_hints(type(made)).items():
+    hints = get_type_hints(type(made))
+    for name in (each.name for each in fields(made)):
+        expected = hints[name]
         if not _fits(getattr(made, name), expected):
             raise TypeError(f"{tree['class']}.{name} holds a {type(getattr(made, name)).__name__}")
     return made
@@ -156,6 +164,13 @@ def _fits(value: Any, expected: Any) -> bool:
     if isinstance(expected, UnionType):
         return any(_fits(value, each) for each in get_args(expected))
     if get_origin(expected) is tuple:
-        return isinstance(value, tuple) and [type(each) for each in value] == list(get_args(expected))
+        return isinstance(value, tuple) and _fit_each(value, get_args(expected))
     kind = get_origin(expected) or expected
     return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _fit_each(values: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:
+    """Whether `values` are of the annotated types, the first of them for all where an ellipsis follows it."""
+    if expected[1:] == (...,):
+        expected = expected[:1] * len(values)
+    return len(values) == len(expected) and all(map(_fits, values, expected))

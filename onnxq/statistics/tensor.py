@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.errors import CalibrationError
-from onnxq.statistics.extremes import ChannelExtremes, TokenExtremes
+from onnxq.statistics.examples import Examples
+from onnxq.statistics.extremes import AverageExtremes, ChannelExtremes, TokenExtremes
 from onnxq.statistics.histogram import Histogram
 from onnxq.statistics.moments import RawMoments, SecondMoments
+from onnxq.statistics.rows import Rows
 
 
 class Statistic(enum.Enum):
@@ -25,6 +27,10 @@ class Statistic(enum.Enum):
     HISTOGRAM = "histogram"
     SECOND_MOMENTS = "second-moments"
     RAW_MOMENTS = "raw-moments"
+    AVERAGE_EXTREMES = "average-extremes"
+    ROWS = "rows"
+    EXAMPLES = "examples"
+    """The only kind that values of any element type have, and that knows no tokens: whole values."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,15 @@ class TensorStatistics:
     """Everything known of one value. A field is None where that kind was not asked for.
 
     Attributes:
-        count: Tokens seen.
+        count: Tokens seen; 0 of a value of which only examples were kept.
         channel: Extremes of each channel.
         token: Extremes of each token.
         histogram: Counts of all elements.
-        moments: Gram matrix of the channels.
+        moments: Gram matrix and sum of the tokens.
         raw: Moments of all elements, for kurtosis and the infinity norm.
+        average: Extremes of a sample, on average.
+        rows: Some of the tokens themselves.
+        examples: The whole value on a few samples.
     """
 
     count: int
@@ -46,6 +55,9 @@ class TensorStatistics:
     histogram: Histogram | None = None
     moments: SecondMoments | None = None
     raw: RawMoments | None = None
+    average: AverageExtremes | None = None
+    rows: Rows | None = None
+    examples: Examples | None = None
 
     @classmethod
     def of(
@@ -55,7 +67,7 @@ class TensorStatistics:
         *,
         sample: int = 0,
     ) -> TensorStatistics:
-        """What one sample tells.
+        """What one sample tells: every kind that is wanted but examples, which tokens do not make.
 
         Args:
             tokens: Finite float activations [T, C] of one sample, without its padding.
@@ -69,6 +81,8 @@ class TensorStatistics:
             Histogram.of(tokens) if Statistic.HISTOGRAM in wanted else None,
             SecondMoments.of(tokens) if Statistic.SECOND_MOMENTS in wanted else None,
             RawMoments.of(tokens) if Statistic.RAW_MOMENTS in wanted else None,
+            AverageExtremes.of(tokens) if Statistic.AVERAGE_EXTREMES in wanted else None,
+            Rows.of(tokens, sample) if Statistic.ROWS in wanted else None,
         )
 
     @property
@@ -90,6 +104,9 @@ class TensorStatistics:
             _merged(self.histogram, other.histogram),
             _merged(self.moments, other.moments),
             _merged(self.raw, other.raw),
+            _merged(self.average, other.average),
+            _merged(self.rows, other.rows),
+            _merged(self.examples, other.examples),
         )
 
     def _bounds(self) -> tuple[float, float]:

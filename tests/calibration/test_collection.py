@@ -16,11 +16,12 @@ from onnxq import runtime
 from onnxq.calibration import DataOptions, DataSource, collect, open_data, taps
 from onnxq.calibration.cache import ENTRIES, Cache, platform_cache
 from onnxq.errors import CalibrationError
-from onnxq.statistics import Statistic, Statistics, TensorStatistics
+from onnxq.statistics import Rows, Statistic, Statistics, TensorStatistics
 from tests.calibration.models import encoder, linear, ragged, table_of
 from tests.graphs import model_of
 
-ALL = tuple(Statistic)
+ALL = tuple(kind for kind in Statistic if kind is not Statistic.EXAMPLES)  # those are in test_instances.py
+ORDERLESS = tuple(kind for kind in Statistic if kind is not Statistic.SECOND_MOMENTS)
 
 
 def every(*names: str) -> dict[Statistic, Sequence[str]]:
@@ -73,24 +74,78 @@ def test_what_has_other_axes_is_counted_whole() -> None:
 def test_a_last_axis_of_varying_length_has_no_channels() -> None:
     model = encoder()
     found = fresh(model, open_data(ragged(), model), "scores")
-    assert (found["scores"].channel, found["scores"].moments) == (None, None)
+    assert (found["scores"].channel, found["scores"].moments, found["scores"].rows) == (None, None, None)
     assert found["scores"].histogram is not None
     assert "varying" in found.skipped["scores"]
 
 
+def orderless(feeds: list[dict[str, np.ndarray]], *names: str) -> Statistics:
+    """Every kind that does not depend on the order of the samples to the last bit."""
+    model = encoder()
+    return collect(model, open_data(feeds, model), dict.fromkeys(ORDERLESS, names), cache=False)
+
+
 def test_order_does_not_matter() -> None:
-    model, feeds = encoder(), ragged()
     names = ("hidden", "flat", "pooled", "logits")
-    forward = fresh(model, open_data(feeds, model), *names)
-    backward = fresh(model, open_data(feeds[::-1], model), *names)
+    forward, backward = orderless(ragged(), *names), orderless(ragged()[::-1], *names)
     assert forward.tensors == backward.tensors
+    assert all(len(each.examples.arrays) == 8 for each in forward.values())  # type: ignore[union-attr]
+
+
+def test_second_moments_depend_on_the_order_by_rounding_alone() -> None:
+    model, feeds = encoder(), ragged()
+    one, two = (fresh(model, open_data(each, model), "hidden")["hidden"] for each in (feeds, feeds[::-1]))
+    np.testing.assert_allclose(one.moments.gram, two.moments.gram, rtol=1e-13, atol=1e-12)  # type: ignore[union-attr]
+    np.testing.assert_allclose(one.moments.total, two.moments.total, rtol=1e-13, atol=1e-12)  # type: ignore[union-attr]
 
 
 def test_parts_merge_to_the_whole() -> None:
+    first, second, whole = (
+        orderless(feeds, "hidden", "logits") for feeds in (ragged()[:5], ragged()[5:], ragged())
+    )
+    assert second.merge(first).tensors == whole.tensors
+    assert first.merge(second).tensors == whole.tensors
+
+
+def test_values_with_the_same_tokens_have_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rows, "CAP", 11)
     model, feeds = encoder(), ragged()
-    parts = [fresh(model, open_data(part, model), "hidden", "logits") for part in (feeds[:5], feeds[5:])]
-    whole = fresh(model, open_data(feeds, model), "hidden", "logits")
-    assert parts[1].merge(parts[0]).tensors == whole.tensors
+    found = collect(
+        model, open_data(feeds, model), {Statistic.ROWS: ["hidden", "flat", "squared"]}, cache=False
+    )
+    hidden, flat, squared = (found[name].rows for name in ("hidden", "flat", "squared"))
+    assert hidden is not None
+    assert squared is not None
+    assert hidden == flat
+    np.testing.assert_array_equal(hidden.values**2, squared.values)
+    assert hidden.values.shape == (11, 6)
+    data = {row.tobytes() for row in hidden_tokens(feeds, model)}
+    assert all(row.tobytes() in data for row in hidden.values)
+
+
+def test_rows_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rows, "CAP", 4)
+    joined, held = Rows.joined, []
+
+    def counted(parts: list[Rows]) -> Rows:
+        held.append(sum(len(part.keys) for part in parts))
+        return joined(parts)
+
+    monkeypatch.setattr(Rows, "joined", counted)
+    model = encoder()
+    collect(model, open_data(ragged(60), model), {Statistic.ROWS: ["hidden"]}, cache=False)
+    assert len(held) > 5
+    assert max(held) <= 3 * Rows.CAP
+
+
+def test_average_extremes_are_means_over_samples() -> None:
+    x = np.array([[1, 2], [3, -9], [0.5, 0.25], [4, 4]], dtype=np.float32)
+    model = model_of("m (float[n, 2] x) => (float[n, 2] y) { y = Identity (x) }")
+    found = fresh(model, open_data({"x": x}, model, DataOptions(batch_size=3)), "y")["y"].average
+    assert found is not None
+    assert found.samples == 4
+    assert found.low == pytest.approx((1 - 9 + 0.25 + 4) / 4)
+    assert found.high == pytest.approx((2 + 3 + 0.5 + 4) / 4)
 
 
 def test_the_infinity_norm_is_a_mean_over_samples_not_batches() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from onnxq.statistics import TOKEN_CAP, ChannelExtremes, TokenExtremes, extremes
+from onnxq.statistics import TOKEN_CAP, AverageExtremes, ChannelExtremes, TokenExtremes, extremes
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 samples = st.lists(
@@ -71,3 +71,21 @@ def test_copies_of_a_sample_leave_nothing_to_chance(monkeypatch: pytest.MonkeyPa
 def test_a_cap_of_the_right_size() -> None:
     many = TokenExtremes.of(np.zeros((TOKEN_CAP + 1, 1)))
     assert many.low.size == TOKEN_CAP
+
+
+@given(samples, st.randoms(use_true_random=False))
+def test_averages_are_over_samples_that_hold_something(parts: list[np.ndarray], random: object) -> None:
+    found = [AverageExtremes.of(part) for part in parts]
+    merged = reduce(AverageExtremes.merge, found)
+    some = [part.astype(np.float64) for part in parts if part.size]
+    assert merged.samples == len(some)
+    if some:
+        scale = max(float(np.abs(part).max()) for part in some)
+        assert merged.low == pytest.approx(np.mean([part.min() for part in some]), rel=1e-9, abs=1e-9 * scale)
+        assert merged.high == pytest.approx(
+            np.mean([part.max() for part in some]), rel=1e-9, abs=1e-9 * scale
+        )
+    else:
+        assert np.isnan(merged.low)
+    random.shuffle(found)  # type: ignore[attr-defined]
+    assert reduce(AverageExtremes.merge, found) == merged

@@ -23,9 +23,17 @@ def test_second_moments_equal_the_product_of_all_tokens() -> None:
     whole = np.concatenate(parts).astype(np.float64)
     merged = reduce(SecondMoments.merge, map(SecondMoments.of, parts))
     np.testing.assert_allclose(merged.gram, whole.T @ whole, rtol=1e-11, atol=0)
+    np.testing.assert_allclose(merged.total, whole.sum(axis=0), rtol=1e-9)
     np.testing.assert_allclose(merged.mean, whole.mean(axis=0), rtol=1e-9)
+    np.testing.assert_array_equal(merged.gram, merged.gram.T)
     assert merged.count == len(whole)
-    assert reduce(SecondMoments.merge, map(SecondMoments.of, parts[::-1])) == merged
+    turned = reduce(SecondMoments.merge, map(SecondMoments.of, parts[::-1]))
+    np.testing.assert_allclose(turned.gram, merged.gram, rtol=1e-11, atol=0)
+
+
+def test_moments_of_other_channels_do_not_merge() -> None:
+    with pytest.raises(ValueError, match="5 channels"):
+        SecondMoments.of(np.ones((2, 5))).merge(SecondMoments.of(np.ones((2, 1))))
 
 
 def test_raw_moments_give_kurtosis_and_infinity_norm() -> None:

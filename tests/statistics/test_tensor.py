@@ -10,15 +10,25 @@ import numpy as np
 import pytest
 
 from onnxq.errors import CalibrationError, OutputError
-from onnxq.statistics import Statistic, Statistics, TensorStatistics, store
+from onnxq.statistics import Examples, Statistic, Statistics, TensorStatistics, store
 
 
 def example(seed: int = 0, kinds: tuple[Statistic, ...] = tuple(Statistic)) -> TensorStatistics:
     return TensorStatistics.of(np.random.default_rng(seed).normal(size=(6, 3)).astype(np.float32), kinds)
 
 
+def shown() -> TensorStatistics:
+    """A value of which only examples were kept, of several element types."""
+    arrays = [np.array([[True]]), np.full((1, 2), np.nan, np.float16), np.arange(3), np.zeros((0, 2))]
+    return TensorStatistics(0, examples=Examples.of(arrays))
+
+
 def full(seed: int = 0) -> Statistics:
-    tensors = {"/layer.0/x": example(seed), "only extremes": example(seed, (Statistic.CHANNEL_EXTREMES,))}
+    tensors = {
+        "/layer.0/x": example(seed),
+        "only extremes": example(seed, (Statistic.CHANNEL_EXTREMES,)),
+        "only examples": shown(),
+    }
     return Statistics(tensors, {"z": "is a constant"}, "model", frozenset({f"data{seed}"}))
 
 
@@ -26,6 +36,7 @@ def test_only_what_is_wanted_is_computed() -> None:
     found = example(kinds=(Statistic.HISTOGRAM,))
     assert found.histogram is not None
     assert (found.channel, found.token, found.moments, found.raw) == (None, None, None, None)
+    assert (found.average, found.rows, found.examples) == (None, None, None)
 
 
 @pytest.mark.parametrize("kind", [Statistic.HISTOGRAM, Statistic.CHANNEL_EXTREMES, Statistic.TOKEN_EXTREMES])
@@ -48,7 +59,7 @@ def test_a_kind_that_one_side_lacks_is_dropped_in_a_merge() -> None:
 def test_merging_models_adds_samples_and_keeps_strangers() -> None:
     one, two = full(0), Statistics({"y": example(2)}, {}, "model", frozenset({"other"}))
     merged = one.merge(two).merge(full(1))
-    assert set(merged) == {"/layer.0/x", "only extremes", "y"}
+    assert set(merged) == {"/layer.0/x", "only extremes", "only examples", "y"}
     assert merged["/layer.0/x"] == example(0).merge(example(1))
     assert merged.data == {"data0", "data1", "other"}
 
@@ -107,6 +118,8 @@ def rewrite_index(path: Path, change: dict[str, object]) -> None:
     "change",
     [
         {"format": 99},
+        {"format": 1},
+        {"tensors": {"x": {"class": "Examples", "arrays": [1], "keys": {"array": "a0"}}}},
         {"tensors": {"x": {"class": "Path"}}},
         {"tensors": {"x": 3}},
         {"tensors": {"x": {"class": "TensorStatistics", "count": 1, "histogram": "a"}}},
