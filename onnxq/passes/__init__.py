@@ -26,6 +26,7 @@ _MODULES = {
     "fold-gamma": "onnxq.passes.migrate.fold_gamma:FoldGamma",
     "shift-scale": "onnxq.passes.migrate.shift_scale:ShiftScale",
     "insert-scale": "onnxq.passes.migrate.insert_scale:InsertScale",
+    "split-channels": "onnxq.passes.migrate.split_channels:SplitChannels",
     "quantize-embeddings": "onnxq.passes.quantize.embeddings:QuantizeEmbeddings",
     "quantize-linears": "onnxq.passes.quantize.linears:QuantizeLinears",
     "fuse-gelu": "onnxq.passes.layout.fuse_gelu:FuseGelu",
