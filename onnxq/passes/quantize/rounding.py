@@ -144,8 +144,8 @@ def feed_back(
             so far have moved. Rows are then taken in their own order.
 
     Returns:
-        The codes, and the grid they are on. Rows that no activation ever touches go to their nearest codes.
-        So do all rows, with the reason, if `gram` is not finite or not positive definite in spite of damping.
+        The codes, and the grid they are on. Rows of zeros stay zeros: whoever made them may rely on it. Rows
+        that no activation ever touches go to their nearest codes. So do all rows, with the reason, if `gram` is not finite or not positive definite in spite of damping.
 
     Raises:
         ValueError: The shapes do not fit.
@@ -154,7 +154,7 @@ def feed_back(
     if gram.shape != (rows, rows):
         raise ValueError(f"a Gram matrix {gram.shape} for a weight {weight.shape}")
     order = np.argsort(-np.diag(gram), kind="stable") if by_diagonal and regrid is None else np.arange(rows)
-    factor = _factor(gram, damping, order)
+    factor = _factor(gram, damping, order, ~np.any(weight, axis=1))
     if isinstance(factor, str):
         return Rounded(round_nearest(weight, grid), grid, factor)
     exact = np.asarray(weight, np.float64)[order]
@@ -164,17 +164,24 @@ def feed_back(
     return Rounded(codes, task.grid)
 
 
-def _factor(gram: np.ndarray, damping: float, order: npt.NDArray[np.intp]) -> Floats | str:
-    """``R[j, i] / R[i, i]`` of the damped Gram matrix in that order, or why there is none."""
+def _factor(
+    gram: np.ndarray, damping: float, order: npt.NDArray[np.intp], fixed: npt.NDArray[np.bool_]
+) -> Floats | str:
+    """``R[j, i] / R[i, i]`` of the damped Gram matrix in that order, or why there is none.
+
+    Rows that are `fixed` neither give nor take.
+    """
     if not np.isfinite(gram).all():
         return "the Gram matrix is not finite"
     if not len(gram):
         return np.zeros((0, 0))
     damped = np.asarray(gram, np.float64)[np.ix_(order, order)]
     diagonal = np.einsum("ii->i", damped)
-    dead = diagonal <= 0
+    dead = (diagonal <= 0) | fixed[order]
+    damped[dead] = 0
+    damped[:, dead] = 0
     if dead.all():
-        return "no activation was ever other than zero"
+        return "no activation that matters was ever other than zero"
     mean = float(diagonal[~dead].mean())
     diagonal += damping * mean
     diagonal[dead] = mean

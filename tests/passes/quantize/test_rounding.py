@@ -153,10 +153,20 @@ def test_rows_no_activation_touches_go_to_their_nearest_code():
     np.testing.assert_array_equal(found.codes[live], alone)
 
 
+@pytest.mark.parametrize("grid_of", [symmetric, asymmetric])
+def test_rows_of_zeros_stay_zeros(grid_of):
+    weight, gram = drawn(32, 8, 12)
+    weight[[0, 5, 31]] = 0
+    grid = grid_of(weight, 4)
+    found = feed_back(weight, gram, grid)
+    assert (found.values[[0, 5, 31]] == 0).all()
+    assert not np.array_equal(found.codes, round_nearest(weight, grid))
+
+
 @pytest.mark.parametrize(
     ("gram", "reason"),
     [
-        (np.zeros((4, 4)), "ever other than zero"),
+        (np.zeros((4, 4)), "was ever other than zero"),
         (np.full((4, 4), np.nan), "not finite"),
         (np.array([[1.0, 3, 0, 0], [3, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "singular"),
     ],
