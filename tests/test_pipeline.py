@@ -290,6 +290,22 @@ def test_statistics_are_gathered_for_the_model_as_it_then_is():
     ]
 
 
+def test_a_pass_may_want_each_value_in_its_own_way():
+    asked = []
+
+    class Choosy(Calibrated):
+        def wanted(self, model):
+            (node,) = self.observe(model)
+            return {**super().wanted(model), Statistic.EXAMPLES: [node, model.graph.inputs[0]]}
+
+    def gather(model, wanted):
+        asked.append({kind: sorted(names) for kind, names in wanted.items()})
+        return Statistics()
+
+    run(model_of(NEGATIONS), [Choosy("Relu")], gather=gather, verify="never")
+    assert asked == [{Statistic.CHANNEL_EXTREMES: ["d"], Statistic.EXAMPLES: ["d", "x"]}]
+
+
 def test_statistics_of_an_unchanged_model_are_used_again():
     asked = []
 
