@@ -17,7 +17,7 @@ LAYERS = (
     ("interop",),
     ("planning",),
     ("pipeline",),
-    ("passes", "calibration", "verify"),
+    ("passes", "calibration", "verify", "learn"),
     ("targets",),
     ("runtime",),
     ("ir",),
