@@ -24,6 +24,7 @@ from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.precision import fits
 from onnxq.ir.walk import nodes, producer, root_of
 from onnxq.passes.migrate.migration import MIGRATED, is_widely_shared
+from onnxq.passes.migrate.narrow import is_narrow
 from onnxq.passes.migrate.scales import choose_scale, expected_error
 from onnxq.passes.norm_evidence import activation_examples
 from onnxq.statistics import Statistic
@@ -70,7 +71,7 @@ class InsertScale(Pass):
     def match(self, node: ir.Node, context: Context) -> ScaledActivation | Reject | None:
         """The activation that the linear `node` reads, if evening it out pays."""
         linear = find_linear(node)
-        if not isinstance(linear, Linear) or _is_norm_output(linear.activation):
+        if not isinstance(linear, Linear) or _is_norm_output(linear.activation) or is_narrow(linear):
             return linear if isinstance(linear, Reject) else None
         label = str(linear.activation.name)
         seen = context.statistics.get(label)

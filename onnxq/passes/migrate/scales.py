@@ -34,15 +34,18 @@ def choose_scale(low: np.ndarray, high: np.ndarray, weights: Sequence[np.ndarray
         weights: The weights [C, N] of all linears that read the tensor.
 
     Returns:
-        float64 [C]; all ones if no threshold beats leaving the tensor alone.
+        float64 [C]; all ones if no threshold beats leaving the tensor alone. 1 for channels that every
+        weight multiplies by zero.
     """
+    rows = [np.asarray(weight, np.float64) for weight in weights]
+    powers = sum(np.einsum("kn,kn->k", row, row) for row in rows)
+    dead = powers == 0  # multiplied by zero everywhere: such a channel sets no range
+    low, high = np.where(dead, 0.0, low), np.where(dead, 0.0, high)
     reach = np.maximum(np.abs(low), np.abs(high))
     greatest = float(reach.max(initial=0.0))
     if greatest <= 0.0:
         return np.ones(reach.shape)
-    rows = [np.asarray(weight, np.float64) for weight in weights]
-    powers = sum(np.einsum("kn,kn->k", row, row) for row in rows)
-    lowest = max(0.25 * float(np.median(reach)), 1e-4 * greatest)
+    lowest = max(0.25 * float(np.median(reach[~dead])), 1e-4 * greatest)
     best, best_error = np.ones(reach.shape), np.inf
     # From the largest threshold down, so that a tie is won by the one that moves least.
     for threshold in np.geomspace(greatest, lowest, CANDIDATES):
@@ -65,6 +68,7 @@ def expected_error(
         weights: [C, N] each.
         powers: Σ_n W_jn² over all weights, [C].
     """
+    low, high = np.where(powers > 0, low, 0.0), np.where(powers > 0, high, 0.0)
     span = max(float((high / scale).max()), 0.0) - min(float((low / scale).min()), 0.0)
     energy = ENERGY_OF_RANGE * np.maximum(np.abs(low), np.abs(high)) ** 2
     activations = (span / LEVELS) ** 2 / 12 * float((scale**2 * powers).sum())
