@@ -150,7 +150,7 @@ class _Task:
 
     def _statistics(self, state: ir.Model, a_pass: AnyPass, number: int) -> Statistics | None:
         """Statistics of `state` for what the pass observes, gathered if `known` does not have them."""
-        if not a_pass.needs.statistics or self.gather is None:
+        if self.gather is None:
             return None
         try:
             asked = a_pass.wanted(state) if isinstance(a_pass, Pass) else {}
@@ -158,6 +158,8 @@ class _Task:
         except Exception as error:
             message = f"pass {a_pass.name!r} failed to say what it observes: {type(error).__name__}: {error}"
             raise PassFailed(message, slug="pass-raised") from error
+        if not wanted and not a_pass.needs.statistics:
+            return None
         if not self.known.covers(state, wanted):
             with self._timed("statistics", number, a_pass.name):
                 self.known = self.known.widened(state, wanted, self.gather)

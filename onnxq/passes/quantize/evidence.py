@@ -68,6 +68,36 @@ def linear_examples() -> Examples:
     )
 
 
+def block_examples() -> Examples:
+    """For `QuantizeBlocks`."""
+    deep = "float[B,N,16] x"
+    return Examples(
+        fires=(
+            _example("y = MatMul(x, w)", "w"),
+            _example("m = MatMul(x, w) y = Add(b, m)", "w b", deep, "float[B,N,16] y"),
+            _example("y = Gemm<transB = 1, alpha = 0.5>(x, w, b)", "w b"),
+            _example("m = MatMul(x, w) n = MatMul(m, w) y = Add(m, n)", "w"),
+            _example(
+                "e = Gather(table, ids) t = Transpose<perm = [1, 0]>(table) y = MatMul(e, t)",
+                "table",
+                "int64[N] ids",
+                "float[N,64] y",
+            ),
+        ),
+        holds=(
+            _example("y = MatMul(x, narrow)", "narrow", outputs="float[N,4] y", reason="too small"),
+            _example(
+                "y = MatMul(x, half)",
+                "half",
+                "float16[N,16] x",
+                "float16[N,16] y",
+                reason="computes in float16",
+            ),
+            _example("y = MatMul(w, x)", "w", "float[16,N] x", "float[16,N] y", reason="on the left"),
+        ),
+    )
+
+
 def embedding_examples() -> Examples:
     """For `QuantizeEmbeddings` (with its least size at the size of these tables)."""
     ids = "int64[N] ids"

@@ -1,0 +1,153 @@
+"""How products with weights in blocks are written down, and embeddings that share their bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxq.contract import Edit
+from onnxq.edit import label_of
+from onnxq.ir.embedding import Embedding, find_embedding
+from onnxq.ir.linear import Linear, find_linear
+from onnxq.passes.quantize.block_codes import BlockRange, block_grid, pack_blocks, round_to_blocks
+
+MICROSOFT = "com.microsoft"
+INT8_ACTIVATIONS = 4
+"""The accuracy level with integer kernels. At any other, 8 and 2 bits are dequantized whole at every run."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockTask:
+    """Linears of one weight, and what is to become of them.
+
+    Attributes:
+        linears: They share weight and graph; the first one lends its name to the constants.
+        tables: Embeddings whose rows are the columns of the weight.
+        bits: 2, 4 or 8.
+        block: Input channels that share a scale.
+        symmetric: No zero points.
+        method: How far scales reach.
+        gram: X'X of the first one's input, for rounding with feedback; None for the nearest codes.
+        damping: Of the feedback.
+    """
+
+    linears: tuple[Linear, ...]
+    tables: tuple[Embedding, ...]
+    bits: int
+    block: int
+    symmetric: bool
+    method: BlockRange
+    gram: npt.NDArray[np.float64] | None
+    damping: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    """The constants of a weight in blocks."""
+
+    weights: ir.Value
+    scales: ir.Value
+    zeros: ir.Value | None
+    zero_points: npt.NDArray[np.uint8] | None
+
+
+def emit_blocks(task: BlockTask, edit: Edit) -> None:
+    """One set of constants for all linears and embeddings of `task`."""
+    first = _earliest(task)
+    label = label_of(task.linears[0].node)
+    weight = task.linears[0].weight
+    importance = None if task.gram is None else np.diag(task.gram)
+    grid = block_grid(
+        weight,
+        task.bits,
+        task.block,
+        symmetric=task.symmetric,
+        method=task.method,
+        importance=importance,
+    )
+    codes = round_to_blocks(weight, grid, task.gram, damping=task.damping)
+    weights, scales, zeros = pack_blocks(codes, grid)
+    packed = _Packed(
+        edit.constant(weights, f"{label}_blocks", near=first),
+        edit.constant(scales, f"{label}_block_scale", near=first),
+        None if zeros is None else edit.constant(zeros, f"{label}_block_zero_point", near=first),
+        grid.zero_point,
+    )
+    for node in [linear.node for linear in task.linears]:
+        linear = find_linear(node)  # once more: one linear may feed the next
+        assert isinstance(linear, Linear)
+        _put(linear, packed, task, edit)
+    for node in [table.node for table in task.tables]:
+        table = find_embedding(node)
+        assert isinstance(table, Embedding)
+        _gather(table, packed, task, edit)
+
+
+def _earliest(task: BlockTask) -> ir.Node:
+    """The first node that will read the constants, which inside a function are nodes in front of it."""
+    readers = {*(linear.node for linear in task.linears), *(table.node for table in task.tables)}
+    graph = task.linears[0].node.graph
+    return next(node for node in graph or () if node in readers)
+
+
+def _put(linear: Linear, packed: _Packed, task: BlockTask, edit: Edit) -> None:
+    node, label = linear.node, label_of(linear.node)
+    bias = None
+    if linear.bias is not None:
+        bias = edit.constant(linear.bias.astype(np.float32), f"{label}_bias", near=node)
+    inputs = [linear.activation, packed.weights, packed.scales, packed.zeros, None, bias]
+    while inputs[-1] is None:
+        inputs.pop()
+    attributes = {
+        "K": linear.channels,
+        "N": linear.columns,
+        "bits": task.bits,
+        "block_size": task.block,
+        "accuracy_level": INT8_ACTIVATIONS,
+    }
+    (product,) = edit.insert(
+        "MatMulNBits", inputs, attributes, domain=MICROSOFT, before=node, names=[f"{label}_product"]
+    )
+    edit.take_over(linear.output, product)
+
+
+def _gather(table: Embedding, packed: _Packed, task: BlockTask, edit: Edit) -> None:
+    """Rows of the packed table [rows, blocks, bytes], dequantized after they are picked.
+
+    GatherBlockQuantized wants scales of as many axes as codes; turning them over here keeps one copy of them
+    in the file, and the runtime does it once, when it loads. Its own zero points are not packed along blocks,
+    so they are stored once more, being few.
+    """
+    node, label = table.node, label_of(table.node)
+    blocks = -(-table.channels // task.block)
+
+    def constant(array: np.ndarray, what: str) -> ir.Value:
+        return edit.constant(array, f"{label}_{what}", near=node)
+
+    apart = constant(np.array([table.rows, blocks, 1], np.int64), "scale_shape")
+    (scales,) = edit.insert("Reshape", [packed.scales, apart], before=node, names=[f"{label}_scales"])
+    inputs = [packed.weights, table.indices, scales]
+    if packed.zero_points is not None:
+        inputs.append(constant(packed.zero_points.T[:, :, None].astype(np.uint8), "zero_points"))
+    attributes = {"bits": task.bits, "block_size": task.block, "gather_axis": 0, "quantize_axis": 2}
+    (picked,) = edit.insert(
+        "GatherBlockQuantized",
+        inputs,
+        attributes,
+        domain=MICROSOFT,
+        before=node,
+        names=[f"{label}_row_blocks"],
+    )
+    whole = constant(np.array([0] * _rank(table) + [table.channels], np.int64), "row_shape")
+    (rows,) = edit.insert("Reshape", [picked, whole], before=node, names=[f"{label}_rows"], like=table.output)
+    edit.take_over(table.output, rows)
+
+
+def _rank(table: Embedding) -> int:
+    """Axes of the indices, which are kept."""
+    shape = table.indices.shape
+    assert shape is not None
+    return len(shape)
