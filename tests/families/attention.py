@@ -1,4 +1,4 @@
-"""Attention in each spelling: over the sequence itself or another one, with grouped heads and rotary positions."""
+"""Attention in each spelling: over the sequence itself or another, with grouped heads, rotary positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A decoder in the manner of LLaMA: RMS norms in front, rotary positions, grouped heads, gated feed-forwards."""
+"""A decoder as LLaMA: RMS norms in front, rotary positions, grouped heads, gated feed-forwards."""
 
 from __future__ import annotations
 

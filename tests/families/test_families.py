@@ -6,15 +6,11 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-import pytest
 
-from onnxq.runtime import open_session
-from tests.families.build import FAMILIES, build, feeds_for
+from tests.families.build import build, feeds_for
 from tests.families.sampling import pairwise
 from tests.families.spec import LEVELS, Spec, is_possible
-from tests.graphs import PLAIN, outputs_of
+from tests.graphs import outputs_of
 
 SPECS = pairwise()
 

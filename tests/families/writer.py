@@ -87,7 +87,7 @@ class Writer:
         return name
 
     def parameter(self, name: str, numbers: Numbers, *, key: str = "") -> str:
-        """A constant of the model's float type that layers may share; `key` is who it is, if not its place."""
+        """A constant of the float type that layers may share; `key` is who it is, if not its place."""
         key = key or f"{self.scope}.{name}"
         if self.spec.shared == "layers":
             key = re.sub(r"layers\.\d+", "layers.0", key)
@@ -138,7 +138,7 @@ class Writer:
         """The model, with types and shapes of inner values where the spec says so."""
         tensors = [numpy_helper.from_array(array, name) for name, array in self.arrays.items()]
         graph = helper.make_graph(self.nodes, "model", self.inputs, self.outputs, tensors)
-        domains = {node.domain for node in self.nodes} - {""}
+        domains = sorted({node.domain for node in self.nodes} - {""})
         imports = [
             helper.make_opsetid("", self.spec.opset),
             *(helper.make_opsetid(name, 1) for name in domains),

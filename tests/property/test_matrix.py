@@ -1,0 +1,39 @@
+"""Every exact pass on every family in every spelling: nothing changes but the graph."""
+
+from __future__ import annotations
+
+import pytest
+
+from onnxq.pipeline import run
+from onnxq.verify import Verdict
+from tests.families.sampling import pairwise
+from tests.families.spec import Spec
+from tests.property.examination import ORACLE, Kept, examine, interface_complaints, number_complaints
+from tests.property.subjects import EAGER, EXACT, Subject, computed
+
+SPECS = pairwise()
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_every_exact_pass_changes_nothing_but_the_graph(spec: Spec) -> None:
+    subject, host = Subject(spec), Kept()
+    found = {f"{each}": examine(subject, each, host).complaints for each in [*EXACT, *EAGER]}
+    assert {name: complaints for name, complaints in found.items() if complaints} == {}
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_all_exact_passes_together_change_nothing_but_the_graph(spec: Spec) -> None:
+    subject = Subject(spec)
+    result = run(
+        subject.model,
+        EXACT,
+        gather=subject.gather,
+        verify="end",
+        oracle=ORACLE,
+        feeds=subject.feeds,
+        host=Kept(),
+    )
+    assert result.rolled_back == {}
+    assert result.judgement.verdict is Verdict.EQUAL, result.judgement.reason
+    assert [*interface_complaints(subject.model, result.model, raising=True)] == []
+    assert [*number_complaints(subject, computed(result.model, subject.feeds))] == []
