@@ -232,4 +232,8 @@ def _overflow(linears: tuple[Linear, ...], product: Product, channels: np.ndarra
         return ""
     reach = np.maximum(np.abs(product.low), np.abs(product.high))[channels]
     largest = float((reach @ np.abs(product.weight[channels])).max(initial=0.0))
-    return "the narrow product might overflow float16" if largest * _ROOM > np.finfo(np.float16).max else ""
+    return (
+        "the narrow product might overflow float16"
+        if largest * _ROOM > float(np.finfo(np.float16).max)
+        else ""
+    )
