@@ -175,6 +175,10 @@ class Edit:
         if not public:
             self.rename(new, name)
 
+    def remark(self, node: ir.Node, text: str) -> None:
+        """Write into the journal what was decided about `node`, and why."""
+        self._note("remark", node, text)
+
     def set_attribute(self, node: ir.Node, name: str, value: Any) -> None:
         """Set one attribute of `node`; None takes it away."""
         if value is None:

@@ -12,53 +12,43 @@ import onnx_ir as ir
 
 from onnxq.contract import Edit
 from onnxq.ir.linear import Linear
-from onnxq.passes.quantize.ranges import QuantParams
-from onnxq.passes.quantize.weights import QuantizedWeight, quantize_weight
+from onnxq.ir.walk import constant_of
+from onnxq.passes.quantize.ranges import LEAST_TOKEN_SCALE, QuantParams
+from onnxq.passes.quantize.weights import QuantizedWeight
 
 MICROSOFT = "com.microsoft"
 AXES_AS_INPUT = 18  # the opset in which ReduceMax took its axes as an input
-_TOP = 127.0
 _MIDDLE = np.uint8(128)
-_LEAST_SCALE = np.float32(1e-30)
 
 
-def emit_kernel(linear: Linear, params: QuantParams, edit: Edit, bits: int) -> None:
+def emit_kernel(
+    linear: Linear, params: QuantParams, weight: QuantizedWeight, bias: np.ndarray | None, edit: Edit
+) -> None:
     """QuantizeLinear, then MatMulIntegerToFloat with the bias inside."""
     codes, scale, zero = _quantized(linear.activation, params, linear.node, edit)
-    weight = quantize_weight(linear.weight, bits)
-    label = _label(linear)
-    inputs = [
-        codes,
-        edit.constant(weight.codes, f"{label}_int8", near=linear.node),
-        scale,
-        edit.constant(weight.scale, f"{label}_scale", near=linear.node),
-        zero,
-        edit.constant(np.zeros((), np.int8), f"{label}_zero_point", near=linear.node),
-        _bias(linear, edit),
-    ]
-    _put(linear, edit, inputs)
+    inputs = [codes, *_operands(linear, scale, zero, weight, edit), _bias(linear, bias, edit)]
+    edit.take_over(linear.output, _product(linear, inputs, edit))
 
 
-def emit_per_token(linear: Linear, edit: Edit, bits: int) -> None:
-    """One symmetric scale for each token, found while running: absmax / 127, codes centred on 128.
+def emit_per_token(
+    linear: Linear, bits: int, weight: QuantizedWeight, bias: np.ndarray | None, edit: Edit
+) -> None:
+    """One symmetric scale for each token, found while running: codes centred on 128.
 
     The bias is added behind the product: inside, ONNX Runtime would multiply it by the token's scale.
     """
-    node, label = linear.node, _label(linear)
-    codes, scale, zero = _quantized_by_token(linear.activation, node, edit)
-    weight = quantize_weight(linear.weight, bits)
-    inputs = [
-        codes,
-        edit.constant(weight.codes, f"{label}_int8", near=node),
-        scale,
-        edit.constant(weight.scale, f"{label}_scale", near=node),
-        zero,
-        edit.constant(np.zeros((), np.int8), f"{label}_zero_point", near=node),
-    ]
-    _put(linear, edit, [*inputs, None], bias_behind=True)
+    codes, scale, zero = _quantized_by_token(linear.activation, bits, linear.node, edit)
+    product = _product(linear, [codes, *_operands(linear, scale, zero, weight, edit), None], edit)
+    added = _bias(linear, bias, edit)
+    if added is not None:
+        names = [f"{_label(linear)}_sum"]
+        (product,) = edit.insert("Add", [product, added], before=linear.node, names=names)
+    edit.take_over(linear.output, product)
 
 
-def emit_qdq(linear: Linear, params: QuantParams, edit: Edit, bits: int) -> None:
+def emit_qdq(
+    linear: Linear, params: QuantParams, weight: QuantizedWeight, bias: np.ndarray | None, edit: Edit
+) -> None:
     """The same numbers as QuantizeLinear, DequantizeLinear and MatMul, which every runtime reads.
 
     ONNX Runtime turns MatMul and Add on two axes, or on fixed shapes, into a Gemm, which runs as integers
@@ -66,7 +56,6 @@ def emit_qdq(linear: Linear, params: QuantParams, edit: Edit, bits: int) -> None
     """
     node = linear.node
     codes, scale, zero = _quantized(linear.activation, params, node, edit)
-    weight = quantize_weight(linear.weight, bits, least_scale=_scale_for_bias(linear, params))
     label = _label(linear)
     (rows,) = edit.insert(
         "DequantizeLinear",
@@ -86,38 +75,64 @@ def emit_qdq(linear: Linear, params: QuantParams, edit: Edit, bits: int) -> None
         names=[f"{label}_dequantized"],
     )
     (product,) = edit.insert("MatMul", [rows, columns], before=node, names=[f"{label}_product"])
-    if linear.bias is not None:
+    if bias is not None:
         gemm = _becomes_gemm(linear)
         fused = gemm and any(user.op_type == "Relu" for user, _ in linear.output.uses())
-        bias = _integer_bias(linear, params, weight, edit) if gemm and not fused else _bias(linear, edit)
+        integer = gemm and not fused
+        added = _integer_bias(linear, params, weight, bias, edit) if integer else _bias(linear, bias, edit)
         op_type = "Sum" if fused else "Add"
-        (product,) = edit.insert(op_type, [product, bias], before=node, names=[f"{label}_sum"])
+        (product,) = edit.insert(op_type, [product, added], before=node, names=[f"{label}_sum"])
     edit.take_over(linear.output, product)
+
+
+def params_of(activation: ir.Value, bits: int, owner: str) -> list[QuantParams]:
+    """What `owner` already quantizes `activation` with, in codes of `bits`."""
+    return [found for _, found in _quantizers(activation, bits, owner)]
+
+
+def _quantizers(activation: ir.Value, bits: int, owner: str) -> list[tuple[ir.Node, QuantParams]]:
+    """QuantizeLinear nodes that `owner` put behind `activation`, behind a Clip for codes of fewer bits."""
+    source, found = [activation], []
+    if bits < 8:
+        source = [user.outputs[0] for user, _ in activation.uses() if user.op_type == "Clip"]
+    for user, index in (use for value in source for use in value.uses()):
+        ours = user.op_type == "QuantizeLinear" and user.metadata_props.get("onnxq.pass") == owner
+        if ours and index == 0:
+            scale, zero = constant_of(user.inputs[1]), constant_of(user.inputs[2])
+            if scale is not None and zero is not None:
+                kind = np.int8 if zero.dtype == np.int8 else np.uint8
+                found.append((user, QuantParams(np.float32(scale.item()), kind(zero.item()), bits)))
+    return found
 
 
 def _quantized(
     activation: ir.Value, params: QuantParams, near: ir.Node, edit: Edit
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """The codes of `activation`, their scale and zero point; quantized once for all linears that read it."""
-    for user, index in activation.uses():
-        ours = user.op_type == "QuantizeLinear" and _is_ours(user, edit)
-        if ours and index == 0 and user.graph is near.graph:
-            scale, zero = user.inputs[1], user.inputs[2]
-            if scale is not None and zero is not None:
-                return user.outputs[0], scale, zero
+    for node, found in _quantizers(activation, params.bits, edit.owner):
+        same = found == params and found.symmetric == params.symmetric
+        scale, zero = node.inputs[1], node.inputs[2]
+        if same and node.graph is near.graph and scale is not None and zero is not None:
+            return node.outputs[0], scale, zero
     name = str(activation.name)
     scale = edit.constant(np.asarray(params.scale), f"{name}_scale", near=near)
     zero = edit.constant(np.asarray(params.zero_point), f"{name}_zero_point", near=near)
-    (codes,) = edit.insert(
-        "QuantizeLinear", [activation, scale, zero], before=near, names=[f"{name}_quantized"]
-    )
+    source = activation
+    if params.bits < 8:  # the type has more codes than are wanted
+        ends = [
+            edit.constant(np.asarray(np.float32(end)), f"{name}_{what}", near=near)
+            for end, what in ((params.low, "low"), (params.high, "high"))
+        ]
+        (source,) = edit.insert("Clip", [activation, *ends], before=near, names=[f"{name}_clipped"])
+    (codes,) = edit.insert("QuantizeLinear", [source, scale, zero], before=near, names=[f"{name}_quantized"])
     return codes, scale, zero
 
 
 def _quantized_by_token(
-    activation: ir.Value, near: ir.Node, edit: Edit
+    activation: ir.Value, bits: int, near: ir.Node, edit: Edit
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """The codes of `activation`, the scale of each token and the zero point; once for all linears."""
+    per_level = np.float32(1 / ((1 << (bits - 1)) - 1))
     for user, _ in activation.uses():
         if user.op_type == "Div" and user.graph is near.graph and _is_ours(user, edit):
             quantize, scale = next(iter(user.outputs[0].uses())).node, user.inputs[1]
@@ -139,8 +154,8 @@ def _quantized_by_token(
     else:
         last = constant(np.array([-1], np.int64), "last_axis")
         reach = step("ReduceMax", [magnitude, last], "reach", {"keepdims": 1})
-    spread = step("Mul", [reach, constant(np.float32(1 / _TOP), "per_level")], "spread")
-    scale = step("Max", [spread, constant(_LEAST_SCALE, "least_scale")], "token_scale")
+    spread = step("Mul", [reach, constant(per_level, "per_level")], "spread")
+    scale = step("Max", [spread, constant(LEAST_TOKEN_SCALE, "least_scale")], "token_scale")
     even = step("Div", [activation, scale], "even")
     zero = constant(_MIDDLE, "middle")
     return step("QuantizeLinear", [even, constant(np.float32(1), "one"), zero], "codes"), scale, zero
@@ -150,13 +165,13 @@ def _is_ours(node: ir.Node, edit: Edit) -> bool:
     return node.metadata_props.get("onnxq.pass") == edit.owner
 
 
-def _bias(linear: Linear, edit: Edit) -> ir.Value | None:
-    if linear.bias is None:
+def _bias(linear: Linear, bias: np.ndarray | None, edit: Edit) -> ir.Value | None:
+    if bias is None:
         return None
-    return edit.constant(linear.bias.astype(np.float32), f"{_label(linear)}_bias", near=linear.node)
+    return edit.constant(bias.astype(np.float32), f"{_label(linear)}_bias", near=linear.node)
 
 
-def _scale_for_bias(linear: Linear, params: QuantParams) -> np.ndarray | float:
+def scale_for_bias(linear: Linear, params: QuantParams) -> np.ndarray | float:
     """The least scale of each column that lets its bias fit into int32, in steps of both scales.
 
     It raises only the scale of a column that hardly adds anything to its bias, such as a dead one.
@@ -170,11 +185,13 @@ def _becomes_gemm(linear: Linear) -> bool:
     return shape is None or len(shape) == 2 or all(isinstance(dim, int) for dim in shape)
 
 
-def _integer_bias(linear: Linear, params: QuantParams, weight: QuantizedWeight, edit: Edit) -> ir.Value:
+def _integer_bias(
+    linear: Linear, params: QuantParams, weight: QuantizedWeight, bias: np.ndarray, edit: Edit
+) -> ir.Value:
     """The bias as int32 and DequantizeLinear, in steps of both scales."""
-    assert linear.bias is not None
     scale = weight.scale * params.scale
-    codes = np.rint(linear.bias.astype(np.float64) / scale)
+    limits = np.iinfo(np.int32)
+    codes = np.clip(np.rint(bias.astype(np.float64) / scale), limits.min, limits.max)
     label = _label(linear)
     parts = [
         edit.constant(codes.astype(np.int32), f"{label}_bias_int32", near=linear.node),
@@ -186,14 +203,23 @@ def _integer_bias(linear: Linear, params: QuantParams, weight: QuantizedWeight, 
     )[0]
 
 
-def _put(linear: Linear, edit: Edit, inputs: list[ir.Value | None], *, bias_behind: bool = False) -> None:
-    label = _label(linear)
-    (product,) = edit.insert(
-        "MatMulIntegerToFloat", inputs, domain=MICROSOFT, before=linear.node, names=[f"{label}_product"]
-    )
-    if bias_behind and (bias := _bias(linear, edit)) is not None:
-        (product,) = edit.insert("Add", [product, bias], before=linear.node, names=[f"{label}_sum"])
-    edit.take_over(linear.output, product)
+def _operands(
+    linear: Linear, scale: ir.Value, zero: ir.Value, weight: QuantizedWeight, edit: Edit
+) -> list[ir.Value]:
+    """Inputs 1 to 5 of the integer product."""
+    node, label = linear.node, _label(linear)
+    return [
+        edit.constant(weight.codes, f"{label}_int8", near=node),
+        scale,
+        edit.constant(weight.scale, f"{label}_scale", near=node),
+        zero,
+        edit.constant(np.zeros((), np.int8), f"{label}_zero_point", near=node),
+    ]
+
+
+def _product(linear: Linear, inputs: list[ir.Value | None], edit: Edit) -> ir.Value:
+    names = [f"{_label(linear)}_product"]
+    return edit.insert("MatMulIntegerToFloat", inputs, domain=MICROSOFT, before=linear.node, names=names)[0]
 
 
 def _label(linear: Linear) -> str:

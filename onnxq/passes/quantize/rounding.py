@@ -145,7 +145,8 @@ def feed_back(
 
     Returns:
         The codes, and the grid they are on. Rows of zeros stay zeros: whoever made them may rely on it. Rows
-        that no activation ever touches go to their nearest codes. So do all rows, with the reason, if `gram` is not finite or not positive definite in spite of damping.
+        that no activation ever touches go to their nearest codes. So do all rows, with the reason, if `gram`
+        is not finite or not positive definite in spite of damping.
 
     Raises:
         ValueError: The shapes do not fit.
