@@ -3,14 +3,18 @@
 Fires on a layer norm or RMS norm that a linear reads and whose calibrated channel ranges are uneven or off
 centre. z is the middle of each channel's range (a layer norm only: an RMS norm has no shift to hide it in);
 s brings channels that stick out of a threshold back to it. Readers that are no linears get the old numbers
-back through a Mul; the shift of a post-LN residual hides in the bias of the branch beside it.
+back through a Mul; the shift of a post-LN residual hides in the bias of the branch beside it. Channels that
+every linear multiplies by zero are left alone and set no range.
 
-Source: Outlier Suppression+ (arXiv 2304.09145, sec. 3); the threshold in closed form, see `scales`.
+The threshold is found in closed form (`scales`) or by trial on the output of the block behind the norm:
+attention, gated product or linears, with weights and activation rounded (`search`).
+
+Source: Outlier Suppression+ (arXiv 2304.09145, sec. 3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,8 +24,11 @@ import onnx_ir as ir
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
 from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.walk import nodes
+from onnxq.passes.migrate.attention_objective import find_part
 from onnxq.passes.migrate.migration import MIGRATED, Migration, plan_migration
+from onnxq.passes.migrate.rounding_trial import TrialBits
 from onnxq.passes.migrate.scales import choose_scale
+from onnxq.passes.migrate.search import Range, Search, live_channels, search_scale, terms_behind
 from onnxq.passes.norm_evidence import shift_examples
 from onnxq.statistics import Statistic
 
@@ -37,11 +44,20 @@ class ShiftScale(Pass):
         shift: Whether channels are centred (layer norms only).
         scale: Whether channels that stick out are scaled.
         insert_nodes: Whether nodes may restore the numbers for readers that are no linears.
+        search: How the threshold is found: "closed" from the channels' extremes, "linear" by trial on the
+            output of the linears, "output" by trial on that of the block they are in.
+        weight_bits: Bits of weights in a trial.
+        activation_bits: Bits of the activation in a trial.
+        margin: Part by which the activation's range is widened in a trial.
     """
 
     shift: bool = True
     scale: bool = True
     insert_nodes: bool = True
+    search: Search = "closed"
+    weight_bits: int = 8
+    activation_bits: int = 8
+    margin: float = 0.1
 
     name: ClassVar[str] = "shift-scale"
     contract: ClassVar[Contract] = Contract.REASSOCIATES
@@ -50,6 +66,17 @@ class ShiftScale(Pass):
     def observe(self, model: ir.Model) -> Iterable[ir.Value]:
         """The outputs of all norms."""
         return [norm.output for node in nodes(model) if isinstance(norm := find_norm(node), Norm)]
+
+    def wanted(self, model: ir.Model) -> Mapping[Statistic, Iterable[ir.Value]]:
+        """Extremes; for trials also rows, and examples where there is an attention behind the norm."""
+        norms = [norm for node in nodes(model) if isinstance(norm := find_norm(node), Norm)]
+        outputs = [norm.output for norm in norms]
+        wanted: dict[Statistic, Iterable[ir.Value]] = {Statistic.CHANNEL_EXTREMES: outputs}
+        if self.search != "closed":
+            wanted[Statistic.ROWS] = outputs
+        if self.search == "output":
+            wanted[Statistic.EXAMPLES] = [value for norm in norms for value in _block_values(norm)]
+        return wanted
 
     def match(self, node: ir.Node, context: Context) -> Found | Reject | None:
         """A norm, and the scale and shift [C] that its statistics ask for."""
@@ -65,9 +92,11 @@ class ShiftScale(Pass):
             return plan
         if seen is None or seen.channel is None:
             return Reject("calibration has no statistics of it", label)
-        shift = self._shift(norm, seen.channel.low, seen.channel.high)
-        low, high = seen.channel.low - shift, seen.channel.high - shift
-        scale = choose_scale(low, high, plan.weights) if self.scale else np.ones(norm.channels)
+        channels = Range(seen.channel.low, seen.channel.high, live_channels(plan.weights))
+        shift = self._shift(norm, channels)
+        scale = self._scale(plan, channels, shift, context) if self.scale else np.ones(norm.channels)
+        if isinstance(scale, Reject):
+            return scale
         if scale.max() <= 1 + NOTHING_TO_GAIN and not shift.any():
             return Reject("its channels are even already", label)
         obstacle = plan.obstacle(scale, shift)
@@ -78,15 +107,43 @@ class ShiftScale(Pass):
         plan, scale, shift = found
         plan.apply(edit, scale, shift)
 
-    def _shift(self, norm: Norm, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """The middle of each channel; zero where the middles hardly matter against the whole range."""
-        middle: np.ndarray = (low + high) / 2
-        negligible = np.abs(middle).max() <= NOTHING_TO_GAIN * float(np.abs((high, low)).max())
+    def _shift(self, norm: Norm, channels: Range) -> np.ndarray:
+        """The middle of each live channel; zero where the middles hardly matter against the whole range."""
+        middle: np.ndarray = np.where(channels.live, (channels.low + channels.high) / 2, 0.0)
+        whole = float(np.abs((channels.high, channels.low)).max())
+        negligible = np.abs(middle).max() <= NOTHING_TO_GAIN * whole
         if not self.shift or norm.kind != "layer" or negligible:
             return np.zeros(norm.channels)
         return middle
+
+    def _scale(
+        self, plan: Migration, channels: Range, shift: np.ndarray, context: Context
+    ) -> np.ndarray | Reject:
+        if self.search == "closed":
+            return choose_scale(channels.low - shift, channels.high - shift, plan.weights)
+        label = str(plan.norm.output.name)
+        try:
+            terms, _ = terms_behind(plan.linears, label, context, self.search)
+        except LookupError as trouble:
+            return Reject(str(trouble.args[0]), label)
+        bits = TrialBits(self.weight_bits, self.activation_bits, self.margin)
+        reach = np.maximum(np.abs(channels.low - shift), np.abs(channels.high - shift))
+
+        def error_of(scale: np.ndarray) -> float:
+            trial = channels.moved(scale, shift, bits)
+            return sum(term.error(trial) for term in terms)
+
+        scale, _, _ = search_scale(reach, channels.live, error_of)
+        return scale
 
     @classmethod
     def examples(cls) -> Examples:
         """Post-LN, pre-LN and RMS norms; norms that calibration did not see, or that are even."""
         return shift_examples()
+
+
+def _block_values(norm: Norm) -> tuple[ir.Value, ...]:
+    """What an attention behind the norm is evaluated from: the norm's output, and what else crosses in."""
+    plan = plan_migration(norm)
+    part = find_part(plan.linears) if isinstance(plan, Migration) else None
+    return (norm.output, *part.crossing) if part is not None else ()
