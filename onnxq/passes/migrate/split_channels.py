@@ -25,9 +25,7 @@ import onnx_ir as ir
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
 from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
-from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.walk import nodes
-from onnxq.passes.migrate.migration import is_widely_shared
 from onnxq.passes.migrate.narrow import (
     Hidden,
     add_narrow_product,
@@ -38,11 +36,11 @@ from onnxq.passes.migrate.narrow import (
     is_split,
 )
 from onnxq.passes.migrate.outliers import Choice, Product, choose_channels, rank_channels, side_by_side
+from onnxq.passes.migrate.sites import Selection, Sites, sharing_obstacle
 from onnxq.passes.migrate.split_evidence import split_examples
 from onnxq.statistics import Statistic, TensorStatistics
 
 Form = Literal["gather", "branch", "auto"]
-Sites = Literal["all", "hidden", "norm"]
 Planned = tuple[tuple[str, int | tuple[int, ...]], ...]
 _MOST = 8
 """At most one channel in so many leaves by choice: without a large part of it, any product errs less."""
@@ -79,7 +77,7 @@ class SplitChannels(Pass):
             enough for the narrow product to be quantized too, unless it is told to stay float.
         gain: How many times smaller the squared error must become to be worth a second product.
         sites: "norm" for what norms give, "hidden" for what none gives, or "all".
-        only: Names of activations or linears that may be split; all if empty.
+        only: Names of activations or linears that may be split, where there is no plan; all if empty.
         skip: Names of activations or linears that are left alone.
         plan: Pairs of a name (activation or linear) and its channels, or their number; where there is a
             plan, nothing else is split, and no gain is asked for.
@@ -106,7 +104,7 @@ class SplitChannels(Pass):
     def observe(self, model: ir.Model) -> Iterable[ir.Value]:
         """The inputs of all linears that may be split."""
         found = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
-        return [linear.activation for linear in found if self._takes(linear)]
+        return [linear.activation for linear in found if self._selection().takes(linear)]
 
     def wanted(self, model: ir.Model) -> Mapping[Statistic, Iterable[ir.Value]]:
         """The channels' extremes, and tokens where an error is to be measured on them."""
@@ -118,7 +116,7 @@ class SplitChannels(Pass):
         linear = find_linear(node)
         if not isinstance(linear, Linear) or is_narrow(linear):
             return linear if isinstance(linear, Reject) else None
-        linears = tuple(each for each in _readers(linear) if self._takes(each))
+        linears = self._selection().readers(linear)
         if not linears or linears[0].node is not node:
             return None
         label = str(linear.activation.name)
@@ -150,16 +148,9 @@ class SplitChannels(Pass):
             and (not self.plan or any(count == 0 for _, count in self.plan))
         )
 
-    def _takes(self, linear: Linear) -> bool:
-        """Whether the options let `linear` be split."""
-        names = {label_of(linear.node), str(linear.activation.name)}
-        if is_narrow(linear) or min(linear.channels, linear.columns) < self.least or names & {*self.skip}:
-            return False
-        if (self.only and not names & {*self.only}) or (self.plan and not names & dict(self.plan).keys()):
-            return False
-        made = linear.activation.producer()
-        normed = made is not None and isinstance(find_norm(made), Norm)
-        return self.sites == "all" or normed == (self.sites == "norm")
+    def _selection(self) -> Selection:
+        only = tuple(name for name, _ in self.plan) or self.only
+        return Selection(self.sites, only, self.skip, self.least)
 
     def _chosen(self, linears: tuple[Linear, ...], seen: TensorStatistics | None) -> np.ndarray | str:
         """The channels to split off, or why none."""
@@ -199,22 +190,9 @@ class SplitChannels(Pass):
         return split_examples()
 
 
-def _readers(linear: Linear) -> list[Linear]:
-    """All linears that read the activation of `linear` in its graph, in the order of the graph."""
-    graph = linear.node.graph
-    users = {user for user, index in linear.activation.uses() if index == 0 and user.graph is graph}
-    if len(users) == 1 or graph is None:
-        return [linear]
-    found = [each for node in graph if node in users and isinstance(each := find_linear(node), Linear)]
-    return [each for each in found if not is_narrow(each)]
-
-
 def _obstacle(linears: tuple[Linear, ...]) -> str:
-    if any(is_widely_shared(linear) for linear in linears):
-        return "the weight of a linear that reads it is shared widely"
-    if any(is_split(linear) for linear in linears):
-        return "its channels are split already"
-    return ""
+    split = any(is_split(linear) for linear in linears)
+    return sharing_obstacle(linears) or ("its channels are split already" if split else "")
 
 
 def _product(linears: tuple[Linear, ...], seen: TensorStatistics | None, measured: bool) -> Product:
