@@ -54,10 +54,12 @@ class InsertScale(Pass):
     Attributes:
         gain: How many times smaller the expected squared error must become to be worth a Mul.
         insert_nodes: Whether a Mul may be inserted; without, only gated feed-forwards are scaled.
+        only: Names of the only activations to scale; all if there are none.
     """
 
     gain: float = 1.1
     insert_nodes: bool = True
+    only: tuple[str, ...] = ()
 
     name: ClassVar[str] = "insert-scale"
     contract: ClassVar[Contract] = Contract.REASSOCIATES
@@ -74,6 +76,8 @@ class InsertScale(Pass):
         if not isinstance(linear, Linear) or _is_norm_output(linear.activation) or is_narrow(linear):
             return linear if isinstance(linear, Reject) else None
         label = str(linear.activation.name)
+        if self.only and label not in self.only:
+            return None
         seen = context.statistics.get(label)
         if seen is None and label.endswith(MIGRATED):
             return None
