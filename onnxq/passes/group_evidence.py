@@ -19,6 +19,9 @@ _SHAPES: dict[str, tuple[int, ...]] = {
     "head": (4, 3),
     "patch": (4, 3, 2, 2),
     "class": (1, 1, 4),
+    "wide": (40, 16),
+    "other": (40, 24),
+    "shift": (16,),
 }
 
 
@@ -126,6 +129,39 @@ def permutation_examples() -> Examples:
                 "table gamma beta w",
                 reason="in order already",
                 statistics=_seen([1.0, 1.0, 2.0, 3.0]),
+            ),
+        ),
+    )
+
+
+def split_examples() -> Examples:
+    """For `SplitGroups`."""
+    reach = np.ones(40)
+    even, towering = _seen(reach, "x"), _seen(np.append(reach[2:], [30.0, 50.0]), "x")
+    deep, flat = ("float[B,N,40] x", "float[B,N,16] y"), ("float[N,40] x", "float[N,16] y")
+    return Examples(
+        fires=(
+            _example("m = MatMul(x, wide) y = Add(m, shift)", "wide shift", *deep, statistics=towering),
+            _example("y = Gemm<alpha = 0.5>(x, wide, shift)", "wide shift", *flat, statistics=towering),
+            _example("y = MatMul(x, wide)", "wide", *flat, statistics=towering),
+            _example(
+                "p = MatMul(x, other) t = Tanh(p) q = MatMul(x, wide) y = Concat<axis = -1>(t, q)",
+                "wide other",
+                "float[N,40] x",
+                "float[N,40] y",
+                statistics=towering,
+            ),
+        ),
+        holds=(
+            _example("y = MatMul(x, wide)", "wide", *flat, statistics=even, reason="times only"),
+            _example("y = MatMul(x, wide)", "wide", *flat, reason="no statistics"),
+            _example(
+                "y = MatMul(x, up)",
+                "up",
+                "float[N,4] x",
+                "float[N,6] y",
+                statistics=towering,
+                reason="too small",
             ),
         ),
     )
