@@ -4,6 +4,7 @@ from onnxq.calibration.activations import gather_activations
 from onnxq.calibration.cache import platform_cache
 from onnxq.calibration.collection import collect
 from onnxq.calibration.inputs import InputSpec, input_specs
+from onnxq.calibration.pairs import gather_pairs
 from onnxq.calibration.source import Batch, DataOptions, DataSource, Split, split
 from onnxq.calibration.sources import open_data
 
@@ -15,6 +16,7 @@ __all__ = [
     "Split",
     "collect",
     "gather_activations",
+    "gather_pairs",
     "input_specs",
     "open_data",
     "platform_cache",

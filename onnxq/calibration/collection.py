@@ -13,17 +13,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxq.calibration.cache import Cache, cache_key
+from onnxq.calibration.gathering import MASKED, Gathering
 from onnxq.calibration.instances import gather_examples
 from onnxq.calibration.source import DataSource
-from onnxq.calibration.taps import MEMORY, NO_FLOATS, Report, Sighting, find_targets, observe
-from onnxq.statistics import TOKEN_CAP, Rows, Statistic, Statistics, TensorStatistics, TokenExtremes
-
-_BY_CHANNEL = frozenset({Statistic.CHANNEL_EXTREMES, Statistic.SECOND_MOMENTS, Statistic.ROWS})
-_BY_PART = frozenset({Statistic.TOKEN_EXTREMES, Statistic.ROWS, Statistic.EXAMPLES})
-"""Kinds that `_Gathering` merges itself, several samples at a time, or that come from runs of their own."""
-
-_MASKED = "holds constants of an attention mask, which are no data"
-_RAGGED = "has a last axis of varying length, so it has no channels"
+from onnxq.calibration.taps import MEMORY, NO_FLOATS, Report, find_targets, observe
+from onnxq.statistics import Statistic, Statistics, TensorStatistics
 
 
 def collect(
@@ -92,12 +86,12 @@ def _collect(
     if not kinds:
         return Statistics()
     targets = find_targets(model, kinds)
-    gathered: dict[str, _Gathering] = {}
+    gathered: dict[str, Gathering] = {}
     for sighting in observe(model, source, targets, memory=memory, threads=threads, report=progress):
         if sighting.name not in gathered:
-            gathered[sighting.name] = _Gathering(kinds[sighting.name])
+            gathered[sighting.name] = Gathering(kinds[sighting.name])
         gathered[sighting.name].add(sighting)
-    tensors = {name: each.result() for name, each in gathered.items() if each.trouble != _MASKED}
+    tensors = {name: each.result() for name, each in gathered.items() if each.trouble != MASKED}
     skipped = {name: each.trouble for name, each in gathered.items() if each.trouble}
     unseen = {*targets.inputs, *targets.computed} - set(gathered)
     silent = dict.fromkeys(sorted(unseen), NO_FLOATS)
@@ -115,50 +109,6 @@ def _with_examples(
     for name, examples in shown.items():
         tensors[name] = replace(tensors.get(name, TensorStatistics(0)), examples=examples)
     return Statistics(tensors, {**hidden, **found.skipped})
-
-
-class _Gathering:
-    """What has been seen of one value so far: a running total, and a few tokens not sorted in yet."""
-
-    def __init__(self, kinds: frozenset[Statistic]) -> None:
-        self.kinds = kinds
-        self.trouble = ""
-        self._total: TensorStatistics | None = None
-        self._tokens: list[TokenExtremes] = []
-        self._rows: list[Rows] = []
-        self._channels = 0
-
-    def add(self, sighting: Sighting) -> None:
-        if sighting.masked:
-            self.trouble = _MASKED
-        if self.trouble == _MASKED:
-            return
-        channels = sighting.tokens.shape[1]
-        if self._total is not None and channels != self._channels:
-            self._drop_channels()
-        self._channels = channels
-        seen = TensorStatistics.of(sighting.tokens, self.kinds - _BY_PART)
-        self._total = seen if self._total is None else self._total.merge(seen)
-        if Statistic.TOKEN_EXTREMES in self.kinds:
-            self._tokens.append(TokenExtremes.of(sighting.tokens, sighting.key))
-            if sum(part.low.size for part in self._tokens[1:]) >= TOKEN_CAP:
-                self._tokens = [TokenExtremes.joined(self._tokens)]
-        if Statistic.ROWS in self.kinds:
-            self._rows.append(Rows.of(sighting.tokens, sighting.key))
-            if sum(len(part.keys) for part in self._rows[1:]) >= Rows.CAP:
-                self._rows = [Rows.joined(self._rows)]
-
-    def result(self) -> TensorStatistics:
-        total = self._total or TensorStatistics(0)
-        token = TokenExtremes.joined(self._tokens) if self._tokens else None
-        return replace(total, token=token, rows=Rows.joined(self._rows) if self._rows else None)
-
-    def _drop_channels(self) -> None:
-        if self.kinds & _BY_CHANNEL and self._total is not None:
-            self.trouble = _RAGGED
-            self.kinds -= _BY_CHANNEL
-            self._total = replace(self._total, channel=None, moments=None)
-            self._rows = []
 
 
 def _kinds_by_name(wanted: Mapping[Statistic, Collection[str]]) -> dict[str, frozenset[Statistic]]:

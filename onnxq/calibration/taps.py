@@ -8,7 +8,7 @@ would not fit into memory together, the data is run through several times, with 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -119,7 +119,7 @@ def observe(
         CalibrationError: The data cannot be read.
         BackendError: The runtime refuses the model or fails.
     """
-    parts = _parts(model, source, targets.computed, memory)
+    parts = parts_of(model, source, targets.computed, memory)
     total, done, shown = len(source) * len(parts), 0, False
     for number, part in enumerate(parts):
         for batch, values in _runs(model, source, part, threads):
@@ -173,15 +173,17 @@ def _sightings(values: dict[str, Any], batch: Batch, masks: Sequence[Mask]) -> I
             continue
         for sample, tokens in tokens_by_sample(array, batch.samples, masks):
             if tokens.size:
-                masked = _holds_mask(tokens, array.dtype, name)
+                masked = holds_mask(tokens, array.dtype, name)
                 yield Sighting(name, tokens, key_of(sample, keys), masked)
 
 
-def _parts(model: ir.Model, source: DataSource, names: tuple[str, ...], memory: int) -> list[tuple[str, ...]]:
+def parts_of(
+    model: ir.Model, source: DataSource, names: tuple[str, ...], memory: int
+) -> list[tuple[str, ...]]:
     """Divide `names`, in order, so that the values of each part fit into `memory` in the largest run."""
     if not names:
         return [()]
-    sizes = _sizes(model, _largest(source), names)
+    sizes = _sizes(model, source, names)
     parts: list[list[str]] = [[]]
     room = memory
     for name in names:
@@ -193,14 +195,18 @@ def _parts(model: ir.Model, source: DataSource, names: tuple[str, ...], memory: 
     return [tuple(part) for part in parts]
 
 
-def _largest(source: DataSource) -> Batch:
-    if source.reader.uniform:
-        return next(source.batches())
-    return max(source.batches(), key=lambda batch: batch_bytes(batch.feeds))
+def _sizes(model: ir.Model, source: DataSource, names: Sequence[str]) -> dict[str, int]:
+    """Bytes that each value takes in the largest run, or a little more; found by a run that gives shapes.
 
-
-def _sizes(model: ir.Model, batch: Batch, names: Sequence[str]) -> dict[str, int]:
-    """Bytes that each value takes in one run, found by a run that gives back shapes alone."""
+    Where all samples have one shape a run of one sample tells, and the others take as much each.
+    """
+    times, batch = 1, None
+    if not source.reader.uniform:
+        batch = max(source.batches(), key=lambda batch: batch_bytes(batch.feeds))
+    elif not source.whole_batches and source.batch_size > 1:
+        times = min(source.batch_size, len(source))
+        source = replace(source.select(source.indices[:1]), batch_size=1)
+    batch = batch or next(source.batches())
     copy = tapped(model, names)
     taken = {value.name for node in copy.graph for value in node.outputs}
     shapes = []
@@ -215,7 +221,7 @@ def _sizes(model: ir.Model, batch: Batch, names: Sequence[str]) -> dict[str, int
     copy.graph.outputs.extend(shapes)
     found = _session(copy, 0).run(batch.feeds)
     return {
-        name: 4 * int(np.prod(found[shape.name or ""], dtype=np.float64))
+        name: times * 4 * int(np.prod(found[shape.name or ""], dtype=np.float64))
         for name, shape in zip(names, shapes, strict=True)
     }
 
@@ -237,7 +243,7 @@ def _absence(model: ir.Model, name: str) -> str:
     return "is no value of the model"
 
 
-def _holds_mask(tokens: npt.NDArray[np.floating[Any]], dtype: np.dtype[Any], name: str) -> bool:
+def holds_mask(tokens: npt.NDArray[np.floating[Any]], dtype: np.dtype[Any], name: str) -> bool:
     """Whether tokens hold what a mask adds to scores: minus infinity, or about the least float there is.
 
     Raises:

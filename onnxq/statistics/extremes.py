@@ -98,6 +98,36 @@ class TokenExtremes(EqualByFields):
         """Whether every token seen is still here."""
         return self.count == self.low.size
 
+    def quantiles(self, alpha: float) -> tuple[float, float]:
+        """A range that clips the share ``1 - alpha`` of the tokens that stick out most, on each side.
+
+        The side of zero that the tokens' extremes are on does not matter: a token counts by the magnitude of
+        its greatest (least) element. Bounds are extremes of tokens that were seen, the greatest and the least
+        that do not exceed the quantile; of tokens beyond the cap the sample that was kept stands for all.
+        Take from `ChannelExtremes` or `Histogram` what must be exact, such as the range for an alpha of 1.
+
+        Args:
+            alpha: Share of the tokens, above 0 and up to 1.
+
+        Returns:
+            Low and high; both NaN of no tokens.
+
+        Raises:
+            ValueError: If `alpha` is no such share.
+
+        Source:
+            Outlier Suppression (arXiv 2209.13325), section 4.2, the coarse stage of token-wise clipping.
+        """
+        if not 0 < alpha <= 1:
+            raise ValueError(f"a share of the tokens is above 0 and up to 1, not {alpha}")
+        if not self.low.size:
+            return float("nan"), float("nan")
+        # Interpolating could give a bound below the only token's own extreme, which would leave nothing.
+        below, above = (
+            float(np.quantile(np.abs(ends), alpha, method="inverted_cdf")) for ends in (self.low, self.high)
+        )
+        return float(self.low[self.low >= -below].min()), float(self.high[self.high <= above].max())
+
     def merge(self, other: TokenExtremes) -> TokenExtremes:
         """Extremes of the tokens of both."""
         return TokenExtremes.joined([self, other])

@@ -22,6 +22,7 @@ from onnxq.statistics.examples import Examples
 from onnxq.statistics.extremes import AverageExtremes, ChannelExtremes, TokenExtremes
 from onnxq.statistics.histogram import Histogram
 from onnxq.statistics.moments import RawMoments, SecondMoments
+from onnxq.statistics.paired import PairedMoments
 from onnxq.statistics.rows import Rows
 from onnxq.statistics.tensor import Statistics, TensorStatistics
 
@@ -36,6 +37,7 @@ _CLASSES = {
         Examples,
         TokenExtremes,
         Histogram,
+        PairedMoments,
         RawMoments,
         Rows,
         SecondMoments,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -16,6 +16,7 @@ from onnxq.statistics.examples import Examples
 from onnxq.statistics.extremes import AverageExtremes, ChannelExtremes, TokenExtremes
 from onnxq.statistics.histogram import Histogram
 from onnxq.statistics.moments import RawMoments, SecondMoments
+from onnxq.statistics.paired import PairedMoments
 from onnxq.statistics.rows import Rows
 
 
@@ -47,6 +48,8 @@ class TensorStatistics:
         average: Extremes of a sample, on average.
         rows: Some of the tokens themselves.
         examples: The whole value on a few samples.
+        paired: Second moments together with what the value is behind a quantized prefix. No kind that a pass
+            can ask for: it takes a quantized model, see `Statistics.paired_with`.
     """
 
     count: int
@@ -58,6 +61,7 @@ class TensorStatistics:
     average: AverageExtremes | None = None
     rows: Rows | None = None
     examples: Examples | None = None
+    paired: PairedMoments | None = None
 
     @classmethod
     def of(
@@ -107,6 +111,7 @@ class TensorStatistics:
             _merged(self.average, other.average),
             _merged(self.rows, other.rows),
             _merged(self.examples, other.examples),
+            _merged(self.paired, other.paired),
         )
 
     def _bounds(self) -> tuple[float, float]:
@@ -161,6 +166,13 @@ class Statistics(Mapping[str, TensorStatistics]):
             tensors[name] = tensors[name].merge(found) if name in tensors else found
         skipped = {**self.skipped, **other.skipped}
         return Statistics(tensors, skipped, self.model or other.model, self.data | other.data)
+
+    def paired_with(self, pairs: Mapping[str, PairedMoments]) -> Statistics:
+        """The same with paired moments of some values, as calibration gathers them."""
+        tensors = dict(self.tensors)
+        for name, paired in pairs.items():
+            tensors[name] = replace(tensors.get(name, TensorStatistics(paired.count)), paired=paired)
+        return replace(self, tensors=tensors)
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` file: whole or not at all, without pickles, the same bytes for the same content.

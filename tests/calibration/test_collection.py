@@ -268,8 +268,8 @@ def test_parts_fit_into_memory_and_lose_nothing() -> None:
     model = encoder()
     names = ("hidden", "flat", "squared", "scores", "logits")
     source = open_data(ragged(), model)
-    sizes = taps._sizes(model, taps._largest(source), names)
-    parts = taps._parts(model, source, names, 2 * max(sizes.values()))
+    sizes = taps._sizes(model, source, names)
+    parts = taps.parts_of(model, source, names, 2 * max(sizes.values()))
     assert len(parts) > 1
     assert [name for part in parts for name in part] == list(names)
     assert all(sum(sizes[name] for name in part) <= 2 * max(sizes.values()) for part in parts)

@@ -89,3 +89,46 @@ def test_averages_are_over_samples_that_hold_something(parts: list[np.ndarray], 
         assert np.isnan(merged.low)
     random.shuffle(found)  # type: ignore[attr-defined]
     assert reduce(AverageExtremes.merge, found) == merged
+
+
+def tokens_with(low: list[float], high: list[float]) -> TokenExtremes:
+    return TokenExtremes.of(np.stack([np.array(low), np.array(high)], axis=1))
+
+
+def test_quantiles_clip_the_tokens_that_stick_out() -> None:
+    high = [float(number) for number in range(1, 101)]
+    low = [-10.0 * number for number in range(1, 101)]
+    found = tokens_with(low, high)
+    assert found.quantiles(1) == (-1000, 100)
+    assert found.quantiles(0.99) == (-990, 99)
+    assert found.quantiles(0.5) == (-500, 50)
+    assert found.quantiles(1e-9) == (-10, 1)
+
+
+def test_quantiles_are_of_magnitudes_and_bounds_are_tokens_own() -> None:
+    # Greatest elements on both sides of zero: -8 counts as 8, and is no upper bound while 1 is there.
+    found = tokens_with([-9, -5, -9, -9], [-8, 1, 2, 3])
+    assert found.quantiles(0.5) == (-9, 2)
+    assert found.quantiles(0.25) == (-5, 1)
+    # All of one side: the bound is the one nearest to zero.
+    assert tokens_with([-9, -9], [-3, -4]).quantiles(0.5)[1] == -3
+    assert tokens_with([2, 3], [4, 5]).quantiles(0.5)[0] == 2
+
+
+@given(samples, st.floats(0.01, 1))
+def test_quantiles_always_leave_a_range(parts: list[np.ndarray], alpha: float) -> None:
+    found = reduce(TokenExtremes.merge, [TokenExtremes.of(part, sample=7) for part in parts])
+    low, high = found.quantiles(alpha)
+    if found.count:
+        assert low in found.low
+        assert high in found.high
+        assert found.quantiles(1)[0] <= low
+        assert found.quantiles(1)[1] >= high
+    else:
+        assert np.isnan([low, high]).all()
+
+
+@pytest.mark.parametrize("alpha", [0, -1, 1.01, float("nan")])
+def test_what_is_no_share_is_refused(alpha: float) -> None:
+    with pytest.raises(ValueError, match="share"):
+        tokens_with([0], [1]).quantiles(alpha)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onnxq.errors import CalibrationError, OutputError
-from onnxq.statistics import Examples, Statistic, Statistics, TensorStatistics, store
+from onnxq.statistics import Examples, PairedMoments, Statistic, Statistics, TensorStatistics, store
 
 
 def example(seed: int = 0, kinds: tuple[Statistic, ...] = tuple(Statistic)) -> TensorStatistics:
@@ -68,6 +68,18 @@ def test_statistics_of_two_models_do_not_merge() -> None:
     with pytest.raises(CalibrationError) as caught:
         full().merge(Statistics(model="another"))
     assert caught.value.slug == "other-model"
+
+
+def test_pairs_join_what_is_known_and_are_kept(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    pairs = {"/layer.0/x": PairedMoments.of(x, np.round(x)), "new": PairedMoments.of(x, x)}
+    found = full().paired_with(pairs)
+    assert {name: each.paired for name, each in found.items() if each.paired} == pairs
+    assert found["/layer.0/x"].moments == full()["/layer.0/x"].moments
+    assert found["new"].count == 6
+    assert found.model == "model"
+    found.save(tmp_path / "s.npz")
+    assert Statistics.read(tmp_path / "s.npz") == found
 
 
 def test_saved_and_read_again_they_are_the_same(tmp_path: Path) -> None:

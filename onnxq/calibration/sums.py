@@ -1,0 +1,114 @@
+"""Sums of products over a stream of tokens, added up in place.
+
+Tokens wait until there are `BLOCK` of them: a product of few rows spends its time on the result. Products are
+taken in float64. In float32 they are 2.5 times as fast and wrong by about 2e-7 of the diagonal, which is
+nothing to a rounding that is damped by a hundredth of it, and too much for differences of two such sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxq.statistics import PairedMoments, SecondMoments
+
+Floats = npt.NDArray[np.floating[Any]]
+
+BLOCK = 512
+"""Tokens that wait for each other: 3 MiB of them at 1536 channels, next to a result of 18."""
+
+
+class Stack:
+    """Rows that fill a block, which is handed over when it is full."""
+
+    def __init__(self, channels: int, dtype: np.dtype[Any]) -> None:
+        self._rows = np.empty((BLOCK, channels), dtype=dtype)
+        self._filled = 0
+
+    def room(self) -> int:
+        """Rows that still fit."""
+        return BLOCK - self._filled
+
+    def put(self, rows: Floats) -> None:
+        """Copy rows in; there must be room for them."""
+        self._rows[self._filled : self._filled + len(rows)] = rows
+        self._filled += len(rows)
+
+    def take(self) -> npt.NDArray[np.float64]:
+        """All rows, in float64; the block is empty then."""
+        rows = self._rows[: self._filled].astype(np.float64)
+        self._filled = 0
+        return rows
+
+
+class MomentSum:
+    """`SecondMoments` of a stream of tokens."""
+
+    def __init__(self, channels: int, dtype: np.dtype[Any]) -> None:
+        self._stack = Stack(channels, dtype)
+        self._gram = np.zeros((channels, channels))
+        self._total = np.zeros(channels)
+        self._count = 0
+
+    def add(self, tokens: Floats) -> None:
+        """Count tokens [T, C] in."""
+        while len(tokens):
+            room = self._stack.room()
+            self._stack.put(tokens[:room])
+            tokens = tokens[room:]
+            if not self._stack.room():
+                self._flush()
+
+    def result(self) -> SecondMoments:
+        """The moments; nothing may be added after."""
+        self._flush()
+        return SecondMoments(self._gram, self._total, self._count)
+
+    def _flush(self) -> None:
+        rows = self._stack.take()
+        if len(rows):
+            self._gram += rows.T @ rows
+            self._total += rows.sum(axis=0)
+            self._count += len(rows)
+
+
+class PairSum:
+    """`PairedMoments` of two streams of the same tokens."""
+
+    def __init__(self, channels: int, dtype: np.dtype[Any]) -> None:
+        self.channels = channels
+        self._plain, self._coarse = Stack(channels, dtype), Stack(channels, dtype)
+        self._grams = [np.zeros((channels, channels)) for _ in range(3)]
+        self._sums = [np.zeros(channels) for _ in range(3)]
+        self._count = 0
+
+    def add(self, tokens: Floats, quantized: Floats) -> None:
+        """Count tokens [T, C] in, of both streams."""
+        while len(tokens):
+            room = self._plain.room()
+            self._plain.put(tokens[:room])
+            self._coarse.put(quantized[:room])
+            tokens, quantized = tokens[room:], quantized[room:]
+            if not self._plain.room():
+                self._flush()
+
+    def result(self) -> PairedMoments:
+        """The moments; nothing may be added after."""
+        self._flush()
+        gram, cross, gram_float = self._grams
+        coarse, plain, error = self._sums
+        return PairedMoments(gram, cross, gram_float, coarse, plain, error, self._count)
+
+    def _flush(self) -> None:
+        plain, coarse = self._plain.take(), self._coarse.take()
+        if not len(plain):
+            return
+        for total, left, right in zip(
+            self._grams, (coarse, coarse, plain), (coarse, plain, plain), strict=True
+        ):
+            total += left.T @ right
+        for sum_, term in zip(self._sums, (coarse, plain, np.square(coarse - plain)), strict=True):
+            sum_ += term.sum(axis=0)
+        self._count += len(plain)
