@@ -2,9 +2,8 @@
 
 Both run on the runtime with its optimisations off, so that only the rewrite is on trial. The original runs
 twice: where it disagrees with itself nothing can be said. Rounding is not held against a pass that
-    reassociates: its error
-is measured against the size of the output and, failing that, against how much the original itself moves when
-the runtime optimises it, and when its inputs move by their last bit.
+reassociates: its error is measured against the size of the output and, failing that, against how much the
+original itself moves when the runtime optimises it, and when its inputs move by their last bit.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from onnxq.errors import BackendError, OnnxqError
 from onnxq.verify.compare import Comparison, OutputComparison, compare
 from onnxq.verify.feeds import Feed, FeedSettings, make_feeds, sizes_of
 from onnxq.verify.hosts import Host, InProcess, Running
+from onnxq.verify.reference import Reference
 from onnxq.verify.tolerance import noise_of, rounding_unit
 
 Outputs = Mapping[str, Any]
@@ -147,20 +147,20 @@ class _Trial:
         self.before, self.after = before, after
         self.contract, self.budget, self.settings = contract, budget, settings
         self.host = host
+        self.reference = Reference(before, host)
         self.usual: dict[str, float] = {}
         self.seen = Comparison()
         self.count = 0
 
     def hold(self, given: Sequence[Feed] | None) -> Judgement:
         """Run everything and decide."""
-        original = self._open(self.before)
+        original = self._open()
         feeds = list(given) if given is not None else self._make_feeds(original)
         answers = self._answers(original, feeds)
         self.usual = _usual_magnitudes(answers)
         try:
-            rewritten = self.host.open(self.after, "disabled")
-            for feed, reference in answers:
-                verdict = self._compare(feed, reference, rewritten.run(feed.arrays))
+            for (feed, answer), found in zip(answers, self._ask_rewritten(answers), strict=True):
+                verdict = self._compare(feed, answer, found)
                 if verdict is not None:
                     return verdict
             if self.settings.optimised and (verdict := self._optimised(answers[0][0])) is not None:
@@ -175,9 +175,9 @@ class _Trial:
         """No verdict, for `reason`."""
         return self._verdict(Verdict.CANNOT_JUDGE, reason)
 
-    def _open(self, model: ir.Model) -> Running:
+    def _open(self) -> Running:
         try:
-            return self.host.open(model, "disabled")
+            return self.reference.plain
         except BackendError as error:
             raise _InconclusiveError(f"the original does not load: {error.message}") from error
 
@@ -231,20 +231,25 @@ class _Trial:
             raise _InconclusiveError(f"the original runs on none of the feeds: {refusal}")
         return answers
 
+    def _ask_rewritten(self, answers: Sequence[tuple[Feed, Outputs]]) -> list[Outputs]:
+        """What the rewritten model says to each feed; it is closed again before others open."""
+        rewritten = self.host.open(self.after, "disabled")
+        return [rewritten.run(feed.arrays) for feed, _ in answers]
+
     def _compare(self, feed: Feed, reference: Outputs, candidate: Outputs) -> Judgement | None:
         """Take one feed into account; a judgement if it settles the matter."""
         comparison = compare(reference, candidate)
         self.seen = self.seen.merge(comparison)
         self.count += 1
         for name, output in comparison.outputs.items():
-            complaint = self._complaint(feed, output)
+            complaint = self._complaint(feed, reference, output)
             if complaint:
                 return self._verdict(
                     Verdict.DIFFERENT, f"output {name!r} on feed {feed.label!r}: {complaint}"
                 )
         return None
 
-    def _complaint(self, feed: Feed, output: OutputComparison) -> str:
+    def _complaint(self, feed: Feed, answer: Outputs, output: OutputComparison) -> str:
         """What is wrong with one output on one feed; "" if it is as promised."""
         if output.mismatch or output.identical:
             return output.mismatch
@@ -259,7 +264,7 @@ class _Trial:
         allowed = self.settings.factor * rounding_unit(self.before, self.after) * scale
         if output.max_abs <= allowed:
             return ""
-        noise = self.settings.noise_margin * noise_of(self.before, feed, output.name, self.usual, self.host)
+        noise = self.settings.noise_margin * noise_of(self.reference, feed, answer, output.name, self.usual)
         if output.max_abs <= noise:
             return ""
         explained = f"rounding explains {max(allowed, noise):.3g}"
@@ -267,10 +272,9 @@ class _Trial:
 
     def _optimised(self, feed: Feed) -> Judgement | None:
         """Whether the runtime's own optimiser takes the rewritten model, if it took the original."""
-        try:
-            self.host.open(self.before, "all").run(feed.arrays)
-        except BackendError:
+        if self.reference.optimised(feed) is None:
             return None
+        self.reference.close()
         try:
             self.host.open(self.after, "all").run(feed.arrays)
         except BackendError as error:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
-from onnxq.errors import BackendError
 from onnxq.verify.compare import compare
 from onnxq.verify.feeds import Feed
-from onnxq.verify.hosts import Host
+from onnxq.verify.reference import Reference
 
 _UNITS = {
     ir.DataType.DOUBLE: 2.0**-52,
@@ -21,52 +20,38 @@ _UNITS = {
 }
 
 
+SMALL = 1 << 16
+"""Elements of the largest constant that is moved to see what rounding does."""
+
+
 def rounding_unit(*models: ir.Model) -> float:
     """The coarsest machine epsilon at work in any of `models`; float32's if none is known."""
     dtypes = {dtype for model in models for dtype in _dtypes_of(model)}
     return max((_UNITS[dtype] for dtype in dtypes if dtype in _UNITS), default=_UNITS[ir.DataType.FLOAT])
 
 
-def noise_of(model: ir.Model, feed: Feed, output: str, usual: Mapping[str, float], host: Host) -> float:
-    """How far `output` of `model` moves without anybody rewriting it: the largest difference between runs.
+def noise_of(
+    reference: Reference, feed: Feed, answer: Mapping[str, Any], output: str, usual: Mapping[str, float]
+) -> float:
+    """How far an output moves without anybody rewriting the model: the largest difference between runs.
 
-    Run with the runtime's optimisations on, and on inputs moved by one rounding; neither is trusted beyond
-    half of the digits, since the runtime's optimiser can be wrong, too.
+    Run with the runtime's optimisations on, on inputs moved by one rounding, and with its smaller constants
+    moved by one: token ids cannot be moved, and the scales of norms stand for the rounding of whatever passes
+    through them. None is trusted beyond half of the digits, since the runtime's optimiser can be wrong, too.
 
     Args:
-        model: The model.
+        reference: The original.
         feed: The inputs.
+        answer: What it gives for them.
         output: Name of the output.
         usual: The usual magnitude of inputs and outputs, by name; 1 for others. It is what is rounded.
-        host: What opens the model.
     """
-    plain = host.open(model, "disabled")
-    reference = plain.run(feed.arrays)
     moved = scale = 0.0
-    for candidate in (_optimised(model, feed, host), plain.run(_nudged(feed, usual))):
-        found = compare(reference, candidate or {}).outputs.get(output)
+    for candidate in (reference.optimised(feed), reference.nudged(feed, usual)):
+        found = compare(answer, candidate or {}).outputs.get(output)
         if found is not None and not found.mismatch:
             moved, scale = max(moved, found.max_abs), max(scale, found.scale)
-    return min(moved, math.sqrt(rounding_unit(model)) * max(scale, usual.get(output, 1.0)))
-
-
-def _optimised(model: ir.Model, feed: Feed, host: Host) -> dict[str, object] | None:
-    try:
-        return host.open(model, "all").run(feed.arrays)
-    except BackendError:
-        return None
-
-
-def _nudged(feed: Feed, usual: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """The feed with floats moved up and down by turns, by one rounding of the largest or usual magnitude."""
-    nudged = dict(feed.arrays)
-    for name, array in feed.arrays.items():
-        if isinstance(array, np.ndarray) and array.dtype.kind == "f":
-            largest = float(np.max(np.abs(array), initial=0.0, where=np.isfinite(array)))
-            step = float(np.finfo(array.dtype).eps) * max(largest, usual.get(name, 1.0))
-            signs = np.where(np.arange(array.size).reshape(array.shape) % 2, -step, step)
-            nudged[name] = (array + signs).astype(array.dtype)
-    return nudged
+    return min(moved, math.sqrt(rounding_unit(reference.model)) * max(scale, usual.get(output, 1.0)))
 
 
 def _dtypes_of(model: ir.Model) -> set[ir.DataType]:
