@@ -82,6 +82,8 @@ class ExactSum(EqualByFields):
 
 def _level(largest: float) -> int:
     """Place of the leading digit of a term whose largest element is `largest`."""
+    if largest == 0:  # zeros must not cut off anything that they are added to
+        return LOWEST
     exponent = int(np.frexp(largest)[1])
     level = max(-(-exponent // DIGIT) - 1, LOWEST)
     if not np.isfinite(largest) or level > HIGHEST - 1:

@@ -39,6 +39,10 @@ def test_cancellation_leaves_the_small_term() -> None:
     assert total.value == 1.0
 
 
+def test_zeros_cut_nothing_off() -> None:
+    assert ExactSum.of(0.0).merge(ExactSum.of(2.0**-140)).value == 2.0**-140
+
+
 def test_elements_of_an_array_share_one_scale() -> None:
     total = ExactSum.of(np.array([1e6, 0.5])).merge(ExactSum.of(np.array([-3.0, 0.25])))
     assert total.value.tolist() == [999997.0, 0.75]
