@@ -17,6 +17,7 @@ LLM.int8() (arXiv 2208.07339); the choice is ours.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,8 +27,10 @@ from onnxq.passes.migrate.scales import LEVELS, WEIGHT_LEVELS, expected_error
 
 TOLERANCE = 0.05
 """How much worse than the best count a smaller one may be and still be taken."""
-ROWS = 512
+ROWS = 256
 """Rows that a measured error is taken over: enough to rank counts, few enough to rank them fast."""
+_FINE = 4
+"""Counts up to here are all tried; above, each is about a quarter larger than the last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +93,20 @@ def side_by_side(weights: Sequence[np.ndarray]) -> np.ndarray:
 
 def choose_channels(product: Product, limit: int, *, tolerance: float = TOLERANCE) -> Choice:
     """The fewest channels, at most `limit`, without which the error is within `tolerance` of the least."""
-    sets = [rank_channels(product, count) for count in range(limit + 1)]
+    sets = [rank_channels(product, count) for count in counts_up_to(limit)]
     errors = [product.error(channels) for channels in sets]
     ceiling = min(errors) * (1 + tolerance)
-    best = next(count for count, error in enumerate(errors) if error <= ceiling)
+    best = next(index for index, error in enumerate(errors) if error <= ceiling)
     return Choice(sets[best], errors[0], errors[best])
+
+
+def counts_up_to(limit: int) -> list[int]:
+    """The numbers of channels that are tried: 0, and up to `limit`."""
+    counts = [0]
+    while counts[-1] < limit:
+        last = counts[-1]
+        counts.append(min(limit, last + 1 if last < _FINE else math.ceil(last * 1.25)))
+    return counts
 
 
 def rank_channels(product: Product, count: int) -> np.ndarray:

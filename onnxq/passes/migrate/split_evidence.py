@@ -73,3 +73,31 @@ def split_examples() -> Examples:
             ),
         ),
     )
+
+
+def disassembly_examples() -> Examples:
+    """For `DisassembleChannels`: one example for each form."""
+    gated = (
+        "g = MatMul(x, w) s = Sigmoid(g) a = Mul(g, s) k = MatMul(x, o) f = Add(k, b) n = Mul(a, f) "
+        "y = MatMul(n, v)"
+    )
+    bodies = (
+        "m = MatMul(x, w) n = Add(m, b) y = MatMul(n, v)",
+        LINEAR,
+        gated,
+        f"{NORM} q = MatMul(n, w) k = MatMul(n, v) y = Mul(q, k)",
+        f"{NORM} q = MatMul(n, w) y = Add(q, n)",
+        "n = Tanh(x) p = MatMul(n, v) y = Add(p, b)",
+    )
+    return Examples(
+        fires=tuple(example(body) for body in bodies),
+        holds=(
+            example(LINEAR, "times only", seen(towering=False)),
+            example(LINEAR, "no statistics", seen(name="elsewhere")),
+            example("n = Tanh(x) y = MatMul(n, narrow)", outputs="float[B,N,4] y"),
+            example(
+                "n = Tanh(x) p = MatMul(n, w) q = MatMul(x, w) r = MatMul(q, w) y = Add(p, r)",
+                "shared widely",
+            ),
+        ),
+    )
