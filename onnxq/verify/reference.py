@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxq.errors import BackendError
 from onnxq.verify.feeds import Feed
 from onnxq.verify.hosts import Host, Running
+from onnxq.verify.shaken import shaken
 
 Outputs = Mapping[str, Any]
 
@@ -33,6 +34,7 @@ class Reference:
         self._refused = False
         self._nudged: dict[int, tuple[Feed, Outputs]] = {}
         self._optimised: dict[int, tuple[Feed, Outputs]] = {}
+        self._shaken: dict[int, tuple[Feed, Outputs | None]] = {}
 
     @property
     def plain(self) -> Running:
@@ -66,6 +68,17 @@ class Reference:
             return None
         self._optimised[id(feed)] = (feed, outputs)
         return outputs
+
+    def shaken(self, feed: Feed) -> Outputs | None:
+        """Its outputs with its smaller constants moved by one rounding; None where that cannot be had."""
+        if id(feed) not in self._shaken:
+            model = shaken(self.model)
+            try:
+                outputs = None if model is None else self._host.open(model, "disabled").run(feed.arrays)
+            except BackendError:
+                outputs = None
+            self._shaken[id(feed)] = (feed, outputs)
+        return self._shaken[id(feed)][1]
 
     def close(self) -> None:
         """Let go of the sessions; they open again when they are needed."""

@@ -20,10 +20,6 @@ _UNITS = {
 }
 
 
-SMALL = 1 << 16
-"""Elements of the largest constant that is moved to see what rounding does."""
-
-
 def rounding_unit(*models: ir.Model) -> float:
     """The coarsest machine epsilon at work in any of `models`; float32's if none is known."""
     dtypes = {dtype for model in models for dtype in _dtypes_of(model)}
@@ -47,7 +43,8 @@ def noise_of(
         usual: The usual magnitude of inputs and outputs, by name; 1 for others. It is what is rounded.
     """
     moved = scale = 0.0
-    for candidate in (reference.optimised(feed), reference.nudged(feed, usual)):
+    trials = (reference.optimised(feed), reference.nudged(feed, usual), reference.shaken(feed))
+    for candidate in trials:
         found = compare(answer, candidate or {}).outputs.get(output)
         if found is not None and not found.mismatch:
             moved, scale = max(moved, found.max_abs), max(scale, found.scale)

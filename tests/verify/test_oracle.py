@@ -222,3 +222,31 @@ def test_worker_process_gives_the_same_verdict():
         judge(graph("y = Neg(x)"), graph("y = Abs(x)"), BITWISE, settings=settings).verdict
         is Verdict.DIFFERENT
     )
+
+
+def _through_large_numbers(order: str) -> ir.Model:
+    """Token ids, states in the hundreds, and an output of size one that their rounding moves."""
+    random = np.random.default_rng(0)
+    large = 3e2 * random.standard_normal(32).astype(np.float32)
+    bodies = {
+        "before": "s = Mul(e, g) m = MatMul(s, w)",
+        "after": "m = MatMul(e, v)",
+        "wrong": "m = MatMul(e, u)",
+    }
+    w = random.standard_normal((32, 32)).astype(np.float32)
+    v = (large[:, None].astype(np.float64) * w).astype(np.float32)
+    u = v.copy()
+    u[3] *= 1.01
+    arrays = {"g": large, "w": w, "v": v, "u": u, "t": random.standard_normal((9, 32)).astype(np.float32)}
+    names = [name for name in arrays if name == "t" or f" {name})" in bodies[order]]
+    return model_of(
+        f"g (int64[n] i) => (float[n,32] y) {{ e = Gather(t, i) {bodies[order]} y = Sin(m) }}",
+        **{name: arrays[name] for name in names},
+    )
+
+
+def test_rounding_inside_is_seen_where_token_ids_cannot_be_moved():
+    before = _through_large_numbers("before")
+    for after, verdict in (("after", Verdict.EQUAL), ("wrong", Verdict.DIFFERENT)):
+        found = judge(before, _through_large_numbers(after), Contract.REASSOCIATES, settings=HERE)
+        assert found.verdict is verdict, found.reason
