@@ -126,7 +126,7 @@ class DisassembleChannels(Pass):
         # Rows are read before the producer changes: a weight may be shared with it.
         rows = [linear.weight.astype(np.float64)[index] for linear in found.linears]
         biases = [linear.bias for linear in found.linears]
-        activation = widen(found.source, found.counts, near, edit)
+        activation = widen(found.source, found.counts, found.linears[0], edit)
         moved = None
         if found.offsets is not None and self.insert_nodes:
             moved = round_once(found.offsets, found.linears[0].dtype)

@@ -64,8 +64,9 @@ def find_source(value: ir.Value, readers: tuple[Linear, ...]) -> Source:
     return Source(value) if found is None else found
 
 
-def widen(source: Source, counts: np.ndarray, near: ir.Node, edit: Edit) -> ir.Value:
-    """The tensor with channel j as counts[j] copies of x_j / counts[j], side by side, in front of `near`."""
+def widen(source: Source, counts: np.ndarray, reader: Linear, edit: Edit) -> ir.Value:
+    """The tensor with channel j as counts[j] copies of x_j / counts[j], in front of `reader`."""
+    near = reader.node
     index = np.repeat(np.arange(len(counts)), counts)
     value, name = source.value, str(source.value.name)
     if source.divided is not None:
@@ -84,8 +85,7 @@ def widen(source: Source, counts: np.ndarray, near: ir.Node, edit: Edit) -> ir.V
         rewrite_norm(norm, edit, norm.gamma.astype(np.float64) / counts, beta)
         return _gathered(norm.output, index, f"{name}{WIDENED}", near, edit)
     copies = _gathered(value, index, f"{name}_copies", near, edit)
-    dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
-    factor = edit.constant((1 / counts[index]).astype(dtype), f"{name}_parts", near=near)
+    factor = edit.constant((1 / counts[index]).astype(reader.dtype), f"{name}_parts", near=near)
     return edit.insert("Mul", [copies, factor], before=near, names=[f"{name}{WIDENED}"], like=copies)[0]
 
 
