@@ -40,7 +40,7 @@ def attention(
                 query, key = _rotated(w, query, x), _rotated(w, key, x)
             context = _context(w, query, key, value, mask, queries=x, repeats=dims.heads // kv_heads)
             context = w.reshape(w.op("Transpose", context, perm=[0, 2, 1, 3]), dims.width)
-        return linear(w, context, "out", dims.width, dims.width)
+        return linear(w, w.passed(context, "Identity"), "out", dims.width, dims.width)
 
 
 def _projections(w: Writer, x: str, memory: str, kv_heads: int) -> tuple[str, str, str]:

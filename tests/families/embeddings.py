@@ -16,7 +16,8 @@ def embedded(w: Writer, ids: str) -> str:
     with w.inside("embeddings"):
         words = w.op("Gather", table(w), ids, axis=0)
         places = w.parameter("positions", vectors(dims.positions, dims.width, size=0.5), key="positions")
-        return w.op("Add", words, w.op("Gather", places, positions(w, ids), axis=0))
+        x = w.op("Add", words, w.op("Gather", places, positions(w, ids), axis=0))
+        return w.passed(x, "Dropout")
 
 
 def table(w: Writer) -> str:

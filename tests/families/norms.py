@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tests.families.numbers import betas, gammas
 from tests.families.writer import CONTRIB, Writer
 
 EPSILON = 1e-5
+FLOAT, FLOAT16 = 1, 10
 
 
 def norm(w: Writer, x: str, name: str) -> str:
@@ -39,24 +42,42 @@ def _layer(w: Writer, x: str, gamma: str, beta: str) -> str:
     spelling = w.spec.norm
     if spelling == "operator" or (spelling == "skip" and w.spec.opset >= 17):
         return w.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=EPSILON)
-    mean = w.reduce_mean(x)
     if spelling == "tensorflow":
-        return _batch_norm_form(w, x, mean, gamma, beta)
+        return _batch_norm_form(w, x, gamma, beta)
+    x = _widened(w, x)
+    mean = w.reduce_mean(x)
     centred = w.op("Sub", x, mean)
     if spelling == "recomputed":
         again = w.op("Sub", x, w.reduce_mean(x))
         square = w.op("Mul", again, again)
     else:
-        square = w.op("Pow", centred, w.number(2.0))
-    deviation = w.op("Sqrt", w.op("Add", w.reduce_mean(square), w.number(EPSILON)))
+        square = w.op("Pow", centred, _number(w, 2.0))
+    deviation = w.op("Sqrt", w.op("Add", w.reduce_mean(square), _number(w, EPSILON)))
     if spelling == "recomputed":
-        normed = w.op("Mul", centred, w.op("Reciprocal", deviation))
+        normed = _narrowed(w, w.op("Mul", centred, w.op("Reciprocal", deviation)))
         return w.op("Add", beta, w.op("Mul", gamma, normed))
-    return w.op("Add", w.op("Mul", w.op("Div", centred, deviation), gamma), beta)
+    normed = _narrowed(w, w.op("Div", centred, deviation))
+    return w.op("Add", w.op("Mul", normed, gamma), beta)
 
 
-def _batch_norm_form(w: Writer, x: str, mean: str, gamma: str, beta: str) -> str:
+def _widened(w: Writer, x: str) -> str:
+    """Mixed precision computes norms in float32, and a model in float32 keeps the cast."""
+    return w.op("Cast", x, to=FLOAT) if w.spec.clutter == "exporter" else x
+
+
+def _number(w: Writer, number: float) -> str:
+    dtype = np.float32 if w.spec.clutter == "exporter" else w.spec.float_type
+    return w.constant(np.array(number, dtype), "number")
+
+
+def _narrowed(w: Writer, x: str) -> str:
+    narrow = FLOAT16 if w.spec.dtype == "float16" else FLOAT
+    return w.op("Cast", x, to=narrow) if w.spec.clutter == "exporter" else x
+
+
+def _batch_norm_form(w: Writer, x: str, gamma: str, beta: str) -> str:
     """``x inv + (β - mean inv)`` with ``inv = γ / deviation``, as TensorFlow's batch norm has it."""
+    mean = w.reduce_mean(x)
     difference = w.op("Sub", x, mean)
     variance = w.reduce_mean(w.op("Mul", difference, difference))
     root = w.op("Reciprocal", w.op("Sqrt", w.op("Add", variance, w.number(EPSILON))))
@@ -71,11 +92,12 @@ def _rms(w: Writer, x: str, gamma: str) -> str:
         return w.op("RMSNormalization", x, gamma, axis=-1, epsilon=EPSILON)
     if spelling == "simplified":
         return w.op("SimplifiedLayerNormalization", x, gamma, axis=-1, epsilon=EPSILON)
+    x = _widened(w, x)
     if spelling == "recomputed":
         square = w.op("Mul", x, x)
-        root = w.op("Sqrt", w.op("Add", w.number(EPSILON), w.reduce_mean(square)))
-        return w.op("Mul", gamma, w.op("Div", x, root))
-    square = w.op("Pow", x, w.number(2.0))
-    root = w.op("Sqrt", w.op("Add", w.reduce_mean(square), w.number(EPSILON)))
-    inverse = w.op("Div", w.number(1.0), root)
-    return w.op("Mul", w.op("Mul", x, inverse), gamma)
+        root = w.op("Sqrt", w.op("Add", _number(w, EPSILON), w.reduce_mean(square)))
+        return w.op("Mul", gamma, _narrowed(w, w.op("Div", x, root)))
+    square = w.op("Pow", x, _number(w, 2.0))
+    root = w.op("Sqrt", w.op("Add", w.reduce_mean(square), _number(w, EPSILON)))
+    inverse = w.op("Div", _number(w, 1.0), root)
+    return w.op("Mul", _narrowed(w, w.op("Mul", x, inverse)), gamma)

@@ -26,9 +26,9 @@ def gammas(spec: Spec) -> Numbers:
         elif spec.gamma == "negative":
             numbers[some] *= -1.5
         elif spec.gamma == "huge":
-            numbers[some[:2]] *= 12.0
+            numbers[some[:2]] *= 4.0 if spec.is_mild else 12.0
         if spec.outliers == "residual":
-            numbers[list(OUTLIERS)] *= 6.0
+            numbers[list(OUTLIERS)] *= 2.0 if spec.is_mild else 6.0
         return numbers
 
     return make
@@ -40,7 +40,7 @@ def betas(spec: Spec) -> Numbers:
     def make(random: np.random.Generator) -> np.ndarray:
         numbers = 0.3 * random.standard_normal(spec.dims.width)
         if spec.outliers == "residual":
-            numbers[list(OUTLIERS)] += 4.0
+            numbers[list(OUTLIERS)] += 1.0 if spec.is_mild else 4.0
         return numbers
 
     return make
@@ -52,7 +52,7 @@ def weights(spec: Spec, channels: int, columns: int, *, is_up: bool = False) -> 
     def make(random: np.random.Generator) -> np.ndarray:
         numbers = random.standard_normal((channels, columns)) / np.sqrt(channels)
         if is_up and spec.outliers == "hidden":
-            numbers[:, list(OUTLIERS)] *= 8.0
+            numbers[:, list(OUTLIERS)] *= 3.0 if spec.is_mild else 8.0
         return numbers
 
     return make
@@ -69,7 +69,7 @@ def tables(spec: Spec) -> Numbers:
     def make(random: np.random.Generator) -> np.ndarray:
         numbers = random.standard_normal((spec.dims.vocabulary, spec.dims.width))
         if spec.outliers == "residual":
-            numbers[:, list(OUTLIERS)] *= 5.0
+            numbers[:, list(OUTLIERS)] *= 2.0 if spec.is_mild else 5.0
         return numbers
 
     return make

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from tests.families.spec import LEVELS, Spec, is_possible
+from tests.families.spec import LEVELS, Dims, Spec, is_possible
 
 POOL = 3000
 """Random specs to choose from."""
@@ -32,7 +32,12 @@ def pairwise(seed: int = 0, *, least: int = 0) -> tuple[Spec, ...]:
         missing &= ~pool.pop(best)
         chosen.append(best)
     chosen += itertools.islice(pool, max(0, least - len(chosen)))
-    return tuple(replace(spec, seed=number) for number, spec in enumerate(chosen))
+    return tuple(_sized(spec, number) for number, spec in enumerate(chosen))
+
+
+def _sized(spec: Spec, seed: int) -> Spec:
+    """One layer, since most cost by the node; two where layers share."""
+    return replace(spec, seed=seed, dims=Dims(layers=2 if spec.shared == "layers" else 1))
 
 
 def _drawn(random: np.random.Generator) -> Spec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Spec:
     Attributes:
         family: Which transformer.
         opset: Version of the default operator set.
-        dtype: Element type of weights and activations.
+        dtype: Element type of weights and activations; "float16-widened": float32, of float16 weights.
         norm: Spelling of layer norms, or of RMS norms in the decoder.
         activation: The function in the feed-forwards, and its spelling.
         linear: Spelling of ``x W + b``.
@@ -58,6 +58,7 @@ class Spec:
         outliers: Where a few channels tower over the others.
         head: What the model gives: the states, the linear of the first token, scores for each token, or
             states and first token.
+        clutter: What exporters leave behind: nothing; Identity, Dropout, norms computed in float32.
         seed: Of all numbers.
         dims: Sizes.
     """
@@ -78,13 +79,24 @@ class Spec:
     gamma: str = "ordinary"
     outliers: str = "nowhere"
     head: str = "states"
+    clutter: str = "nothing"
     seed: int = 0
     dims: Dims = Dims()
 
     @property
     def float_type(self) -> np.dtype:
         """Element type of weights and activations."""
-        return np.dtype(self.dtype)
+        return np.dtype("float16" if self.dtype == "float16" else "float32")
+
+    @property
+    def is_mild(self) -> bool:
+        """Whether outliers are small enough for half precision to say something."""
+        return self.dtype != "float32"
+
+    @property
+    def twin(self) -> Spec:
+        """The same model, computed in float32."""
+        return replace(self, dtype="float16-widened" if self.dtype == "float16" else self.dtype)
 
     @property
     def is_rms(self) -> bool:
@@ -117,6 +129,7 @@ LEVELS: Mapping[str, tuple[object, ...]] = {
     "gamma": ("ordinary", "ones", "tiny", "zero", "negative", "huge"),
     "outliers": ("nowhere", "residual", "hidden"),
     "head": ("states", "first", "scores", "both"),
+    "clutter": ("nothing", "exporter"),
 }
 """What each field may be."""
 

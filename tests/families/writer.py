@@ -93,7 +93,8 @@ class Writer:
             key = re.sub(r"layers\.\d+", "layers.0", key)
         if key not in self._known:
             random = np.random.default_rng([self.spec.seed, zlib.crc32(key.encode())])
-            self._known[key] = self.constant(numbers(random).astype(self.spec.float_type), name)
+            rounded = numbers(random).astype(np.float16 if self.spec.is_mild else np.float32)
+            self._known[key] = self.constant(rounded.astype(self.spec.float_type), name)
         return self._known[key]
 
     def once(self, key: str, make: Callable[[], str]) -> str:
@@ -118,6 +119,10 @@ class Writer:
         if self.spec.opset >= 18:
             return self.op("ReduceMean", x, self.ints(-1), keepdims=1)
         return self.op("ReduceMean", x, axes=[-1], keepdims=1)
+
+    def passed(self, x: str, op_type: str) -> str:
+        """`x`, behind an operator that does nothing if exporters leave such behind."""
+        return self.op(op_type, x) if self.spec.clutter == "exporter" else x
 
     def size(self, x: str, axis: int) -> str:
         """One size of `x`, as a vector of one."""

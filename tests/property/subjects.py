@@ -8,23 +8,36 @@ from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 
 from onnxq.calibration import collect, open_data
 from onnxq.contract import AnyPass, Contract, Pass
 from onnxq.passes import registry
-from onnxq.passes.clean.raise_opset import RaiseOpset
-from onnxq.passes.migrate.insert_scale import InsertScale
 from onnxq.statistics import Statistic, Statistics
 from onnxq.verify import Feed
+from onnxq.verify.hosts import InProcess, Running
 from tests.families.build import build, feeds_for
 from tests.families.spec import Spec
 
 Arrays = Mapping[str, np.ndarray]
 EXACT: Sequence[AnyPass] = [kind() for kind in registry().values() if kind.contract is not Contract.LOSSY]
 """Every registered pass that promises the same function, as it comes."""
-EAGER: Sequence[AnyPass] = [RaiseOpset(to=23), InsertScale(gain=0.0)]
-"""Passes with options that make them fire more often than they do by themselves."""
+EAGER: Sequence[AnyPass] = [
+    registry()[name](**options)
+    for name, options in (
+        ("raise-opset", {"to": 23}),
+        ("insert-scale", {"gain": 0.0}),
+        ("shift-scale", {"search": "output"}),
+        ("fold-gamma", {"guard": 0.5}),
+        ("split-channels", {"channels": 3}),
+        ("split-channels", {"channels": 3, "form": "branch"}),
+        ("disassemble-channels", {"gain": 0.0, "stagger": True}),
+        ("permute-residual", {"scope": "all"}),
+        ("split-groups", {"groups": 2}),
+    )
+]
+"""Options with which passes find more to do than they do by themselves."""
+EAGER_AT_ONCE = 3
+"""How many of these are tried on one model."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,12 @@ class Subject:
     @cached_property
     def model(self) -> ir.Model:
         return build(self.spec)
+
+    @property
+    def passes(self) -> list[AnyPass]:
+        """What to try on it: every exact pass as it comes, and some with options, by turns."""
+        turns = [(EAGER_AT_ONCE * self.spec.seed + turn) % len(EAGER) for turn in range(EAGER_AT_ONCE)]
+        return [*EXACT, *(EAGER[turn] for turn in turns)]
 
     @cached_property
     def source(self) -> Arrays:
@@ -53,9 +72,13 @@ class Subject:
 
     @cached_property
     def statistics(self) -> Statistics:
-        """Of all values that any exact pass asks for."""
+        """Of all values that its passes ask for."""
+        return self.statistics_for(self.passes)
+
+    def statistics_for(self, passes: Sequence[AnyPass]) -> Statistics:
+        """Real statistics of all values that any of `passes` asks for."""
         wanted: dict[Statistic, set[str]] = {}
-        for each in [*EXACT, *EAGER]:
+        for each in passes:
             for kind, values in (each.wanted(self.model) if isinstance(each, Pass) else {}).items():
                 wanted.setdefault(kind, set()).update(str(value.name) for value in values)
         return self.gather(self.model, wanted)
@@ -67,16 +90,43 @@ class Subject:
     @cached_property
     def outputs(self) -> list[Arrays]:
         """What the model computes from each feed."""
-        return computed(self.model, self.feeds)
+        return self.computed(self.model)
+
+    @cached_property
+    def noise(self) -> list[Mapping[str, float]]:
+        """How far each output is off by itself: from that of the same model in float32."""
+        if self.spec.dtype == "float32":
+            return [dict.fromkeys(outputs, 0.0) for outputs in self.outputs]
+        twin = Subject(self.spec.twin)
+        running = self.host.open(twin.model, "disabled")
+        off: list[Mapping[str, float]] = []
+        for feed, outputs in zip(self.feeds, self.outputs, strict=True):
+            exact = running.run({name: _wide(array) for name, array in feed.arrays.items()})
+            off.append({name: float(np.abs(array - outputs[name]).max()) for name, array in exact.items()})
+        return off
+
+    def computed(self, model: ir.Model) -> list[Arrays]:
+        """What `model` computes from each feed when the runtime may not optimise."""
+        running = self.host.open(model, "disabled")
+        return [running.run(feed.arrays) for feed in self.feeds]
+
+    @cached_property
+    def host(self) -> Kept:
+        return Kept()
 
 
-def computed(model: ir.Model, feeds: Sequence[Feed]) -> list[Arrays]:
-    """What onnxruntime makes of each feed when it may not optimise."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(model).SerializeToString(), options, ["CPUExecutionProvider"]
-    )
-    names = [output.name for output in session.get_outputs()]
-    return [dict(zip(names, session.run(names, dict(feed.arrays)), strict=True)) for feed in feeds]
+class Kept(InProcess):
+    """Opens each model once for each level."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[int, str], tuple[ir.Model, Running]] = {}
+
+    def open(self, model: ir.Model, level: str, /) -> Running:
+        key = (id(model), level)
+        if key not in self._open:
+            self._open[key] = (model, super().open(model, level))
+        return self._open[key][1]
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
