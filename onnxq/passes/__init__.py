@@ -28,6 +28,7 @@ _MODULES = {
     "insert-scale": "onnxq.passes.migrate.insert_scale:InsertScale",
     "permute-residual": "onnxq.passes.migrate.permute_residual:PermuteResidual",
     "disassemble-channels": "onnxq.passes.migrate.disassemble_channels:DisassembleChannels",
+    "assemble-channels": "onnxq.passes.compress.assemble_channels:AssembleChannels",
     "split-channels": "onnxq.passes.migrate.split_channels:SplitChannels",
     "split-groups": "onnxq.passes.migrate.split_groups:SplitGroups",
     "quantize-embeddings": "onnxq.passes.quantize.embeddings:QuantizeEmbeddings",
