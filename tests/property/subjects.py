@@ -40,21 +40,31 @@ EAGER_AT_ONCE = 3
 """How many of these are tried on one model."""
 
 
+def passes_for(spec: Spec) -> tuple[AnyPass, ...]:
+    """Every exact pass as it comes, and some with options, by turns."""
+    turns = [(EAGER_AT_ONCE * spec.seed + turn) % len(EAGER) for turn in range(EAGER_AT_ONCE)]
+    return (*EXACT, *(EAGER[turn] for turn in turns))
+
+
 @dataclass(frozen=True)
 class Subject:
-    """A model on which passes are tried."""
+    """A model on which passes are tried.
+
+    Attributes:
+        spec: Which model.
+        passes: The passes; every exact one as it comes, and some with options, unless told.
+    """
 
     spec: Spec
+    passes: tuple[AnyPass, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.passes:
+            object.__setattr__(self, "passes", passes_for(self.spec))
 
     @cached_property
     def model(self) -> ir.Model:
         return build(self.spec)
-
-    @property
-    def passes(self) -> list[AnyPass]:
-        """What to try on it: every exact pass as it comes, and some with options, by turns."""
-        turns = [(EAGER_AT_ONCE * self.spec.seed + turn) % len(EAGER) for turn in range(EAGER_AT_ONCE)]
-        return [*EXACT, *(EAGER[turn] for turn in turns)]
 
     @cached_property
     def source(self) -> Arrays:
@@ -72,13 +82,9 @@ class Subject:
 
     @cached_property
     def statistics(self) -> Statistics:
-        """Of all values that its passes ask for."""
-        return self.statistics_for(self.passes)
-
-    def statistics_for(self, passes: Sequence[AnyPass]) -> Statistics:
-        """Real statistics of all values that any of `passes` asks for."""
+        """Real ones, of all values that any of its passes asks for."""
         wanted: dict[Statistic, set[str]] = {}
-        for each in passes:
+        for each in self.passes:
             for kind, values in (each.wanted(self.model) if isinstance(each, Pass) else {}).items():
                 wanted.setdefault(kind, set()).update(str(value.name) for value in values)
         return self.gather(self.model, wanted)

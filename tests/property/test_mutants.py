@@ -3,37 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import cache
 
+import onnx_ir as ir
 import pytest
 
 from onnxq.contract import AnyPass, Pass
-from onnxq.errors import PassFailed
-from onnxq.passes.migrate.fold_gamma import FoldGamma
-from onnxq.passes.migrate.shift_scale import ShiftScale
+from onnxq.errors import OnnxqError
 from onnxq.pipeline import apply_pass
 from tests.families.sampling import pairwise
-from tests.families.spec import Spec
 from tests.property.examination import examine
 from tests.property.mutants import SLIPS, Mutant, Slip
 from tests.property.subjects import EAGER, EXACT, Subject
 
-ENOUGH = 3
-"""Specs of the sample on which each pass must find something to do."""
-NOTHING_TO_DO = {
-    "drop-casts": "float32 families have no casts to float32",
-}
-NAMES = [f"{each.name}" for each in EXACT]
-
-
-@cache
-def subject_of(spec: Spec) -> Subject:
-    return Subject(spec)
+ENOUGH = 4
+"""Models of the sample on which each pass must find something to do."""
+WORKING = [*[each for each in EXACT if each.name not in {eager.name for eager in EAGER}], *EAGER]
+"""Each pass with the options that make it fire."""
+each_pass = pytest.mark.parametrize("a_pass", WORKING, ids=lambda each: each.name)
 
 
 def fired_on(a_pass: AnyPass) -> Iterator[Subject]:
+    """Models of the sample in float32 on which the pass finds something to do."""
     for spec in pairwise():
-        subject = subject_of(spec)
+        subject = Subject(spec, (a_pass,))
         if spec.dtype == "float32" and apply_pass(subject.model, a_pass, subject.statistics).modified:
             yield subject
+
+
+@each_pass
+def test_every_pass_is_seen_at_work(a_pass: AnyPass) -> None:
+    assert sum(1 for _, _ in zip(fired_on(a_pass), range(ENOUGH), strict=False)) == ENOUGH
+
+
+@pytest.mark.parametrize(
+    "a_pass", [each for each in WORKING if isinstance(each, Pass)], ids=lambda each: each.name
+)
+def test_mistakes_are_caught(a_pass: Pass) -> None:
+    """One call of the editor done wrong, early, midway and late: seen, or of no effect at all."""
+    subject = next(fired_on(a_pass))
+    honest = Mutant(a_pass)
+    right = digest(apply_pass(subject.model, honest, subject.statistics).model)
+    tried = caught = 0
+    missed = []
+    for slip, number in slips_of(honest):
+        mutant = Mutant(a_pass, slip, number)
+        try:
+            seen = examine(subject, mutant)
+        except OnnxqError:
+            seen = None
+        if seen is not None and digest(seen.result.model) == right:
+            continue
+        tried += 1
+        if seen is None or seen.complaints:
+            caught += 1
+        else:
+            missed.append((slip.name, number))
+    assert tried > 0
+    assert not missed
+    assert caught == tried
+
+
+def slips_of(honest: Mutant) -> Iterator[tuple[Slip, int]]:
+    """Which mistakes the pass had a chance to make, and when: the first time, midway, the last time."""
+    for slip in SLIPS:
+        chances = honest.chances.get(slip.name, 0)
+        for number in sorted({0, chances // 2, chances - 1}):
+            if 0 <= number < chances:
+                yield slip, number
+
+
+def digest(model: ir.Model) -> bytes:
+    return ir.to_proto(model).SerializeToString(deterministic=True)
