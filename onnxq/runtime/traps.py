@@ -17,6 +17,9 @@ _PASSAGES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity
 # Integer products, and which of their inputs is the weight.
 _WEIGHT_OF = {"MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1, "QLinearMatMul": 3, "QGemm": 3}
 
+INT8_LEVEL = 4
+"""The accuracy level of MatMulNBits with integer kernels."""
+
 REASONS = {
     # products that stay float
     "table-dequantized": (
@@ -57,12 +60,25 @@ REASONS = {
         "8-bit weights in blocks of 32, what weight-only Q/DQ becomes, are half as fast as in blocks "
         "of 256; set session.qdq_matmulnbits_block_size to -1, or quantize the activations too"
     ),
+    "blocks-dequantized": (
+        "MatMulNBits has no kernel for this form and dequantizes the whole weight at every run, up to a "
+        "hundred times slower on one row; use accuracy_level 4, packed uint8 zero points or none, constant "
+        "weights without g_idx, and 2 bits in blocks of 32, 64 or 128 alone"
+    ),
+    "blocks-in-float": (
+        "4-bit weights at an accuracy level other than 4 are multiplied in float, three times slower on one "
+        "row; use accuracy_level 4"
+    ),
     "unsigned-weight": (
         "uint8 weights miss the uint8 x int8 kernel of x86; store int8 weights and leave "
         "session.x64quantprecision off"
     ),
     "signed-activation": "int8 activations run in a scalar kernel on most x86; use uint8",
-    # fusions that compute something else
+    # what computes something else, or not at all
+    "blocks-float-zero-points": (
+        "MatMulNBits with 8 bits and float zero points is refused when the model is opened; pack them as "
+        "uint8"
+    ),
     "scale-per-row-fused": (
         "scales per row are taken for scales per column: wrong numbers where the weight is square, an "
         "error at the first run where it is not; use axis 1"
@@ -182,7 +198,7 @@ def _why_slow(node: ir.Node) -> str | None:
     if node.op_type == "SkipLayerNormalization":
         return "scalar-skip-norm"
     if node.op_type == "MatMulNBits":
-        return "block-32" if (_integer(node, "bits", 4), _integer(node, "block_size", 0)) == (8, 32) else None
+        return _why_blocks_slow(node)
     if node.op_type not in _WEIGHT_OF:
         return None
     weight, activation = node.inputs[_WEIGHT_OF[node.op_type]], node.inputs[0]
@@ -193,7 +209,28 @@ def _why_slow(node: ir.Node) -> str | None:
     return None
 
 
+def _why_blocks_slow(node: ir.Node) -> str | None:
+    """Found by comparing times, and whether activations are rounded, which integer kernels alone do."""
+    bits, block = _integer(node, "bits", 4), _integer(node, "block_size", 0)
+    integer = _integer(node, "accuracy_level", 0) == INT8_LEVEL
+    odd = _float_zero_points(node) or (len(node.inputs) > 4 and node.inputs[4] is not None)
+    without = (bits == 2 and block not in (32, 64, 128)) or (bits in (2, 8) and not integer)
+    if odd or without or not _is_constant(node.inputs[1]):
+        return "blocks-dequantized"
+    if not integer:
+        return "blocks-in-float"
+    return "block-32" if (bits, block) == (8, 32) else None
+
+
+def _float_zero_points(node: ir.Node) -> bool:
+    zero_points = node.inputs[3] if len(node.inputs) > 3 else None
+    return zero_points is not None and zero_points.dtype not in (None, ir.DataType.UINT8)
+
+
 def _why_miscomputed(node: ir.Node) -> str | None:
+    if node.op_type == "MatMulNBits":
+        refused = _integer(node, "bits", 4) == 8 and _float_zero_points(node)
+        return "blocks-float-zero-points" if refused else None
     if node.op_type in ("Add", "Mul"):
         scales = [found.inputs[1] for value in node.inputs if (found := dequantize_of(value)) is not None]
         requantized = any(user.op_type == "QuantizeLinear" for user, _ in node.outputs[0].uses())

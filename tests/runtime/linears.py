@@ -138,3 +138,28 @@ def between_quantizers(op: str, **constants: Any) -> ir.Model:
         y = DequantizeLinear(p, so, z)
     }}"""
     return runtime_graphs.model(text, **constants)
+
+
+def blocks(
+    bits: int = 4, block: int = 32, level: int = 4, zero_points: str = "none", groups: bool = False
+) -> ir.Model:
+    """x [m, K] times a weight in blocks, as MatMulNBits."""
+    random = np.random.default_rng(0)
+    count = -(-K // block)
+    constants = {
+        "w": random.integers(0, 256, (N, count, block * bits // 8), np.uint8),
+        "scale": random.uniform(0.5, 1.5, (N, count)).astype(np.float32),
+    }
+    optional = ["", ""]
+    if zero_points != "none":
+        packed = np.full((N, -(-count * bits // 8)), 0x55, np.uint8)
+        floats = np.full((N, count), 2.0 ** (bits - 1), np.float32)
+        constants["zero"], optional[0] = (floats if zero_points == "float" else packed), "zero"
+    if groups:
+        constants["group"], optional[1] = (np.arange(count * block) // block).astype(np.int32), "group"
+    options = f"K = {K}, N = {N}, bits = {bits}, block_size = {block}, accuracy_level = {level}"
+    inputs = ", ".join(["x", "w", "scale", *optional]).rstrip(", ")
+    text = (
+        f"g (float[m, {K}] x) => (float[m, {N}] y) {{ y = com.microsoft.MatMulNBits<{options}>({inputs}) }}"
+    )
+    return runtime_graphs.model(text, **constants)

@@ -94,6 +94,59 @@ def test_the_fast_form_has_no_traps():
         assert find_miscomputed(model) == []
 
 
+WITHOUT_INTEGERS = {
+    "8 bits, level 0": ({"bits": 8, "level": 0}, "blocks-dequantized"),
+    "2 bits, level 0": ({"bits": 2, "level": 0}, "blocks-dequantized"),
+    "2 bits, blocks of 16": ({"bits": 2, "block": 16}, "blocks-dequantized"),
+    "2 bits, blocks of 256": ({"bits": 2, "block": 256}, "blocks-dequantized"),
+    "4 bits, float zero points": ({"zero_points": "float"}, "blocks-dequantized"),
+    "4 bits, groups by index": ({"groups": True}, "blocks-dequantized"),
+    "4 bits, level 0": ({"level": 0}, "blocks-in-float"),
+    "4 bits, level 1": ({"level": 1}, "blocks-in-float"),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_INTEGERS)
+def test_forms_of_blocks_that_miss_the_integer_kernel(case):
+    options, slug = WITHOUT_INTEGERS[case]
+    model = linears.blocks(**options)
+    assert [trap.slug for trap in find_slow(optimized_graph(model))] == [slug]
+    assert not rounds_activations(model)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bits": bits, "block": block, "zero_points": zero_points}
+        for bits, block in ((8, 16), (8, 64), (8, 256), (4, 16), (4, 256), (2, 32), (2, 64), (2, 128))
+        for zero_points in ("none", "packed")
+    ],
+)
+def test_forms_of_blocks_that_reach_it(options):
+    model = linears.blocks(**options)
+    assert find_slow(optimized_graph(model)) == []
+    assert find_miscomputed(model) == []
+    assert rounds_activations(model)
+
+
+def rounds_activations(model):
+    """Whether a product rounds its activations to 8 bits, which integer kernels alone do."""
+    x = np.random.default_rng(0).uniform(1, 2, (1, linears.K)).astype("f")
+    x[:, ::16] = 2  # the largest of each block keeps the scales as they are
+    nudged = x * np.where(x == 2, 1, 1 + 1e-5).astype("f")  # less than a step
+    session = open_session(model)
+    first, second = (session.run({"x": each})["y"] for each in (x, nudged))
+    return bool(np.mean(first == second) > 0.5)
+
+
+def test_float_zero_points_of_8_bits_are_refused():
+    model = linears.blocks(bits=8, zero_points="float")
+    assert [trap.slug for trap in find_miscomputed(model)] == ["blocks-float-zero-points"]
+    with pytest.raises(BackendError) as caught:
+        open_session(model)
+    assert caught.value.slug == "refused"
+
+
 def test_skip_layer_norm_is_slow_and_can_be_left_out():
     text = "g (float[1, n, 4] x) => (float[1, n, 4] y) { h = Add(x, x)\n y = LayerNormalization(h, g, b) }"
     model = runtime_graphs.model(text, g=np.ones(4, "f"), b=np.zeros(4, "f"))
