@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxq.statistics import PairedMoments
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -60,28 +62,18 @@ def expect_own_noise(gram: np.ndarray, noise: np.ndarray, probability: float = 1
     return Expectation(exact + np.diag(probability * noise), exact)
 
 
-def expect_paired(
-    gram: np.ndarray,
-    quantized: np.ndarray,
-    cross: np.ndarray,
-    noise: np.ndarray,
-    probability: float = 1.0,
-) -> Expectation:
+def expect_paired(pairs: PairedMoments, noise: np.ndarray, probability: float = 1.0) -> Expectation:
     """The form where everything before the product is quantized as well.
 
     Args:
-        gram: X'X of the exact activations [K, K].
-        quantized: Xq'Xq of those that the quantized layers before give.
-        cross: Xq'X.
+        pairs: Moments of the exact activations together with those behind the quantized layers before.
         noise: The product's own rounding on top of that, as for `expect_own_noise`.
         probability: p.
     """
-    p = probability
-    shared = cross + cross.T
-    error = np.diag(quantized) - np.diag(shared) + np.diag(gram)
-    second = (1 - p) ** 2 * gram + p * (1 - p) * shared + p * p * quantized
-    second = second + np.diag(p * (1 - p) * np.maximum(error, 0) + p * noise)
-    return Expectation(second, (1 - p) * gram + p * cross)
+    p, exact = probability, pairs.gram_float
+    second = (1 - p) ** 2 * exact + p * (1 - p) * (pairs.cross + pairs.cross.T) + p * p * pairs.gram
+    second = second + np.diag(p * (1 - p) * pairs.error + p * noise)
+    return Expectation(second, (1 - p) * exact + p * pairs.cross)
 
 
 def best_weight(weight: np.ndarray, form: Expectation, *, damping: float = 1e-3, rank: int = 0) -> Floats:

@@ -142,7 +142,7 @@ class QuantizeLinears(Pass):
         asked: dict[Statistic, Iterable[ir.Value]] = {Statistic.CHANNEL_EXTREMES: static}
         if self.method in _READ_BY:
             asked[_READ_BY[self.method]] = static
-        if self._fit.fits_weight or self.correct_bias:
+        if self._fit.reads_activations:
             everything = [each.activation for each in linears]
             asked |= {Statistic.SECOND_MOMENTS: everything, Statistic.ROWS: everything}
         return asked

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.statistics import Histogram, TensorStatistics, TokenExtremes
+from onnxq.statistics import Histogram, TensorStatistics
 
 RangeMethod = Literal["minmax", "average", "percentile", "mse", "token"]
 Mask = npt.NDArray[np.bool_]
@@ -176,25 +176,10 @@ def _cut_range(seen: TensorStatistics, method: RangeMethod, percentile: float) -
         average = _needed(seen.average, method, "the extremes of samples")
         return average.low, average.high
     if method == "token":
-        return token_range(_needed(seen.token, method, "the extremes of tokens"), percentile / 100)
+        return _needed(seen.token, method, "the extremes of tokens").quantiles(percentile / 100)
     histogram = _needed(seen.histogram, method, "a histogram")
     tail = 1 - percentile / 100
     return histogram.quantile(tail), histogram.quantile(1 - tail)
-
-
-def token_range(tokens: TokenExtremes, share: float) -> tuple[float, float]:
-    """The range of what is left when the tokens of the largest extremes are cut back to the next smaller one.
-
-    Each side by itself: the largest of the tokens' greatest elements that does not exceed the quantile
-    `share` of their magnitudes, and the same below zero.
-
-    Source: the coarse stage of token-wise clipping, Outlier Suppression (arXiv 2209.13325, sec. 4.2).
-    """
-    if not tokens.low.size:
-        return 0.0, 0.0
-    top, floor = np.quantile(np.abs(tokens.high), share), -np.quantile(np.abs(tokens.low), share)
-    high, low = tokens.high[tokens.high <= top], tokens.low[tokens.low >= floor]
-    return float(low.min(initial=0.0)), float(high.max(initial=0.0))
 
 
 def least_squares_range(
