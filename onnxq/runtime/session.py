@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.errors import BackendError
-from onnxq.runtime.delivery import deliver, discard, read, with_taps
+from onnxq.runtime.delivery import deliver, detach, discard, read, with_taps
 from onnxq.runtime.settings import PROVIDERS, SessionSettings
 from onnxq.runtime.tensors import array_of, dtype_of, ort_value_of, plain
 
@@ -58,8 +58,9 @@ class Port:
 class Session:
     """A model that is open in ONNX Runtime. Made by `open_session`."""
 
-    def __init__(self, native: Any) -> None:
+    def __init__(self, native: Any, weights: Sequence[Any] = ()) -> None:
         self.native = native
+        self._weights = weights  # the runtime may read them where they are as long as it lives
         self.inputs = tuple(_port_of(argument) for argument in native.get_inputs())
         self.outputs = tuple(_port_of(argument) for argument in native.get_outputs())
         self._overridable = {argument.name for argument in native.get_overridable_initializers()}
@@ -124,9 +125,15 @@ def open_session(model: ir.Model | Path | str | bytes, settings: SessionSettings
         model = read(model)
     if isinstance(model, ir.Model) and settings.taps:
         model = with_taps(model, settings.taps)
-    source, folder = deliver(model)
+    # A graph that the runtime writes to a file must have its weights with it.
+    beside = detach(model) if isinstance(model, ir.Model) and settings.optimized_to is None else None
+    arrays = beside.arrays if beside else {}
+    weights = [runtime.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+    source, folder = (beside.graph, None) if beside else deliver(model)
     try:
         options = _options_of(runtime, settings)
+        if arrays:
+            options.add_external_initializers(list(arrays), weights)
         native = runtime.InferenceSession(
             source,
             options,
@@ -143,7 +150,7 @@ def open_session(model: ir.Model | Path | str | bytes, settings: SessionSettings
             hint="its driver or libraries are missing or too old",
             slug="provider-failed",
         )
-    session = Session(native)
+    session = Session(native, weights)
     if folder is not None:  # the runtime maps the weights from there as long as the session lives
         weakref.finalize(session, discard, folder)
     return session

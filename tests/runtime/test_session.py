@@ -201,6 +201,61 @@ def test_disabled_optimizers_and_levels_change_the_graph_that_runs(tmp_path):
     assert ops(level="disabled") == ["Add", "LayerNormalization"]
 
 
+@pytest.mark.parametrize("level", ["disabled", "basic", "extended", "all"])
+def test_large_weights_are_read_where_they_are(monkeypatch, level):
+    monkeypatch.setattr(delivery, "SMALLEST_DETACHED", 1000)
+    monkeypatch.setattr(delivery, "SMALLEST_WEIGHT", 1000)
+    rng = np.random.default_rng(0)
+    parts = {
+        "w": rng.standard_normal((64, 64)).astype("f"),
+        "v": rng.integers(-100, 100, (64, 64)).astype(np.int8),
+        "half": rng.standard_normal((64, 64)).astype(np.float16),
+        "brain": rng.standard_normal((64, 64)).astype(ml_dtypes.bfloat16),
+        "s": np.full(64, 0.02, "f"),
+        "z": np.zeros(64, np.int8),
+        "rows": np.array([0, 64], np.int64),
+    }
+    model = graphs.model(
+        """
+        g (float[n, 64] x) => (float[n, 64] y)
+        {
+          a = MatMul (x, w)
+          d = DequantizeLinear <axis = 1> (v, s, z)
+          b = MatMul (a, d)
+          h = Cast <to = 1> (half)
+          c = MatMul (b, h)
+          e = Cast <to = 1> (brain)
+          f = Add (c, e)
+          y = Reshape (f, rows)
+        }
+        """,
+        **parts,
+    )
+    detached = delivery.detach(model)
+    assert set(detached.arrays) == {"w", "v", "half"}
+    assert detached.arrays["w"] is not None
+    assert len(detached.graph) < 64 * 64 * 4
+    settings = SessionSettings(level=level)
+    x = {"x": rng.standard_normal((64, 64)).astype("f")}
+    found = open_session(model, settings).run(x)["y"]
+    monkeypatch.setattr(delivery, "SMALLEST_DETACHED", 1 << 40)
+    np.testing.assert_array_equal(found, open_session(model, settings).run(x)["y"])
+
+
+def test_defaults_of_inputs_stay_in_the_graph(monkeypatch):
+    monkeypatch.setattr(delivery, "SMALLEST_DETACHED", 1000)
+    monkeypatch.setattr(delivery, "SMALLEST_WEIGHT", 1000)
+    weight = np.full((64, 64), 2, "f")
+    model = graphs.model(
+        "g (float[n, 64] x, float[64, 64] w) => (float[n, 64] y) { y = MatMul(x, w) }", w=weight
+    )
+    assert not delivery.detach(model).arrays
+    session = open_session(model)
+    x = np.eye(64, dtype="f")
+    np.testing.assert_array_equal(session.run({"x": x})["y"], weight)
+    np.testing.assert_array_equal(session.run({"x": x, "w": weight * 3})["y"], weight * 3)
+
+
 def test_a_model_too_large_for_one_message_goes_through_a_file(monkeypatch):
     monkeypatch.setattr(delivery, "LARGEST_MESSAGE", 100)
     made = []
