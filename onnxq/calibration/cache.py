@@ -18,6 +18,9 @@ VERSION = 2
 ENTRIES = 64
 """Results that are kept; the ones used longest ago go first."""
 
+LARGEST = 64 * 2**20
+"""Bytes of a result that is kept: packing more takes longer than gathering it again."""
+
 
 class Cache:
     """A folder of results.
@@ -44,7 +47,9 @@ class Cache:
         return found
 
     def keep(self, key: str, statistics: Statistics) -> None:
-        """Keep a result under `key`."""
+        """Keep a result under `key`, unless it is too large."""
+        if statistics.nbytes > LARGEST:
+            return
         with suppress(OSError, OutputError):
             self.folder.mkdir(parents=True, exist_ok=True)
             statistics.save(self._path(key))

@@ -60,6 +60,17 @@ _BROKEN = (
 )
 
 
+def bytes_of(part: Any) -> int:
+    """Bytes of all arrays in a statistic, or in a mapping of them."""
+    if isinstance(part, np.ndarray):
+        return part.nbytes
+    if isinstance(part, Mapping):
+        return sum(map(bytes_of, part.values()))
+    if isinstance(part, tuple):
+        return sum(map(bytes_of, part))
+    return sum(bytes_of(getattr(part, each.name)) for each in fields(part)) if is_dataclass(part) else 0
+
+
 def write(statistics: Statistics, path: Path) -> None:
     """Write `statistics` to `path`, atomically.
 

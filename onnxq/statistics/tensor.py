@@ -149,6 +149,13 @@ class Statistics(Mapping[str, TensorStatistics]):
     def __len__(self) -> int:
         return len(self.tensors)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        from onnxq.statistics.store import bytes_of  # the store knows this class
+
+        return bytes_of(self.tensors)
+
     def merge(self, other: Statistics) -> Statistics:
         """What both tell, on the samples of both; a value that only one side has stays as it is.
 

@@ -395,6 +395,14 @@ class TestCache:
         assert cache.find("last") is not None
         assert cache.find("0") is None
 
+    def test_large_results_are_not_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = self.collect(tmp_path)
+        (entry,) = tmp_path.iterdir()
+        entry.unlink()
+        monkeypatch.setattr("onnxq.calibration.cache.LARGEST", found.nbytes - 1)
+        assert self.collect(tmp_path) == found
+        assert not list(tmp_path.iterdir())
+
     def test_the_folder_follows_the_platform(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         assert platform_cache() == tmp_path / "onnxq"
