@@ -60,7 +60,7 @@ class Migration:
         if not fits(gamma, self.norm.dtype) or (beta is not None and not fits(beta, self.norm.dtype)):
             return f"the new scale and shift of the norm overflow {self.norm.dtype.name}"
         for linear in self.linears:
-            weight, bias = _absorbed(linear, scale, shift)
+            weight, bias = absorbed(linear, scale, shift)
             if not fits(weight, linear.dtype) or (bias is not None and not fits(bias, linear.dtype)):
                 return f"the new weight of {linear.node.name!r} overflows {linear.dtype.name}"
         return ""
@@ -68,7 +68,7 @@ class Migration:
     def apply(self, edit: Edit, scale: np.ndarray, shift: np.ndarray) -> None:
         """Move scale and shift, [C] each and float64; `obstacle` must have been empty."""
         for linear in self.linears:
-            rewrite_linear(linear, edit, *_absorbed(linear, scale, shift))
+            rewrite_linear(linear, edit, *absorbed(linear, scale, shift))
         gamma, beta = self._producer(scale, shift)
         if self.restored:
             self._restore(edit, scale, shift)
@@ -187,7 +187,7 @@ def _branch(norm: Norm, hop: Hop) -> Linear | None:
     return linear if linear is not None and linear.columns == norm.channels else None
 
 
-def _absorbed(linear: Linear, scale: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def absorbed(linear: Linear, scale: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Weight and bias of `linear` for an activation that was shifted and scaled."""
     weight = linear.weight.astype(np.float64)
     bias = None if linear.bias is None else linear.bias.astype(np.float64)

@@ -9,6 +9,7 @@ Source: Outlier Suppression+ (arXiv 2304.09145, sec. 3.2); the steps are ours.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -68,10 +69,10 @@ def live_channels(weights: Sequence[np.ndarray]) -> np.ndarray:
     return live
 
 
-def terms_behind(
-    linears: Sequence[Linear], label: str, context: Context, search: Search
-) -> tuple[list[Term], str]:
-    """What to judge the tensor `label` by, and a remark where that is less than was wished for.
+def terms_behind(linears: Sequence[Linear], label: str, context: Context, search: Search) -> list[Term]:
+    """What to judge the tensor `label` by.
+
+    An attention that cannot be evaluated, or of which calibration kept no examples, is judged by its linears.
 
     Args:
         linears: All linears that read it.
@@ -87,27 +88,25 @@ def terms_behind(
         raise LookupError("calibration kept no rows of it")
     rows = seen.rows.values[:ROWS]
     terms: list[Term] = []
-    left, remark = list(linears), ""
+    left = list(linears)
     if search == "output":
         part = find_part(linears)
         if part is not None:
-            try:
+            with contextlib.suppress(LookupError):
                 terms.append(AttentionTerm(part, label, context))
                 left = [linear for linear in left if linear not in part.linears]
-            except LookupError as trouble:
-                remark = f"judged by its linears, not by the attention behind them: {trouble.args[0]}"
         for gate, up, activation in list(_gated_pairs(left)):
             terms.append(GatedTerm(rows, gate, up, activation))
             left = [linear for linear in left if linear not in (gate, up)]
     if left:
         terms.append(LinearTerm(rows, left))
-    return terms, remark
+    return terms
 
 
 def search_scale(
     reach: np.ndarray, live: np.ndarray, error_of: Callable[[np.ndarray], float]
-) -> tuple[np.ndarray, float, float]:
-    """The best scale, its error, and the error of no scale.
+) -> tuple[np.ndarray, float]:
+    """The best scale, and its error.
 
     Args:
         reach: c_j [C], after the shift.
@@ -118,7 +117,7 @@ def search_scale(
     plain = error_of(ones)
     counted = reach[live & (reach > 0)]
     if not counted.size:
-        return ones, plain, plain
+        return ones, plain
     greatest = float(counted.max())
     lowest = max(0.25 * float(np.median(counted)), 1e-4 * greatest)
     thresholds = list(np.geomspace(greatest, lowest, COARSE))
@@ -135,7 +134,7 @@ def search_scale(
     for threshold in np.geomspace(above, below, FINE + 2)[1:-1]:
         attempt(float(threshold))
     error, scale = tried[_best(tried)]
-    return scale, error, plain
+    return scale, error
 
 
 def _best(tried: dict[float, tuple[float, np.ndarray]]) -> float:

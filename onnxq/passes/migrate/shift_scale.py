@@ -123,7 +123,7 @@ class ShiftScale(Pass):
             return choose_scale(channels.low - shift, channels.high - shift, plan.weights)
         label = str(plan.norm.output.name)
         try:
-            terms, _ = terms_behind(plan.linears, label, context, self.search)
+            terms = terms_behind(plan.linears, label, context, self.search)
         except LookupError as trouble:
             return Reject(str(trouble.args[0]), label)
         bits = TrialBits(self.weight_bits, self.activation_bits, self.margin)
@@ -133,8 +133,7 @@ class ShiftScale(Pass):
             trial = channels.moved(scale, shift, bits)
             return sum(term.error(trial) for term in terms)
 
-        scale, _, _ = search_scale(reach, channels.live, error_of)
-        return scale
+        return search_scale(reach, channels.live, error_of)[0]
 
     @classmethod
     def examples(cls) -> Examples:

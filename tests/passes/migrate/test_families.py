@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from onnxq.ir.walk import nodes
 from onnxq.passes.migrate.fold_gamma import FoldGamma
 from onnxq.passes.migrate.insert_scale import InsertScale
+from onnxq.passes.migrate.migration import MIGRATED
 from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.pipeline import apply_pass, broken_promise
 from onnxq.verify import Verdict
@@ -25,6 +27,14 @@ from tests.passes.migrate.families import (
 RESIDUALS = {"post": 4, "pre": 0, "decoder": 0, "crossed": 3}  # norms that a residual reads too
 MIGRATABLE = {"post": 4, "pre": 4, "decoder": 5, "crossed": 4}  # norms that a linear reads
 CONTEXTS = {"post": 4, "pre": 4, "decoder": 2, "crossed": 7}  # what no norm gives and no factor can scale
+FACTORS = {"post": 0, "pre": 0, "decoder": 2, "crossed": 0}  # gated products
+FREE = {
+    "post": 2,
+    "pre": 2,
+    "decoder": 0,
+    "crossed": 5,
+}  # contexts and ReLUs as torch's newer exporter writes them
+TRACED = {"post": 0, "pre": 0, "decoder": 0, "crossed": 2}  # and as tracing does, heads joined to the batch
 
 every_spelling = pytest.mark.parametrize(
     ("name", "opset", "dynamo", "precision"), SPELLINGS, ids=lambda value: str(value)
@@ -63,11 +73,30 @@ def test_shift_and_scale_cost_a_mul_a_residual_and_no_add(name, opset, dynamo, p
 
 @every_spelling
 def test_activations_are_scaled_where_no_norm_can(name, opset, dynamo, precision):
-    before, a_pass = family(name, opset, dynamo, precision), InsertScale(gain=0.0)
+    before, a_pass = family(name, opset, dynamo, precision), InsertScale(gain=0.0, free_gain=0.0)
     result = apply_pass(before, a_pass, activation_statistics(before))
     assert_exact(before, result, a_pass)
+    scaled = [value for node in nodes(result.model) for value in node.outputs if MIGRATED in str(value.name)]
+    assert len(scaled) == CONTEXTS[name] + FACTORS[name]
     inserted = [op_type for op_type in made_by(result.model, a_pass) if op_type != "Constant"]
-    assert inserted == ["Mul"] * CONTEXTS[name]
+    most = len(scaled) - FACTORS[name]
+    assert set(inserted) <= {"Mul"}
+    if precision == "float32":
+        assert len(inserted) == most - (FREE[name] if dynamo else TRACED[name])
+    else:
+        assert len(inserted) <= most
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["post", "pre", "crossed"])
+def test_the_values_of_an_attention_take_scale_and_shift(name, seed):
+    before, a_pass = family(name, 18, True), InsertScale(gain=0.0, free_gain=0.0, insert_nodes=False)
+    result = apply_pass(before, a_pass, activation_statistics(before, seed))
+    assert_exact(before, result, a_pass)
+    assert made_by(result.model, a_pass) == []
+    old, new = ([linear.bias for linear in linears_of(model)] for model in (before, result.model))
+    moved = sum(not np.array_equal(*pair) for pair in zip(old, new, strict=True))
+    assert moved == {"post": 4, "pre": 4, "crossed": 8}[name], "a ReLU has no bias behind it to change"
 
 
 @pytest.mark.parametrize(("opset", "dynamo"), [(14, False), (18, True), (23, True)])
