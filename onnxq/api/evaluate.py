@@ -33,21 +33,44 @@ def measure_fidelities(
     threads: int,
     advance: Advance | None = None,
 ) -> dict[str, Comparison]:
-    """The same of several candidates, the reference being run once."""
-    settings = SessionSettings(threads=threads)
-    first = open_session(reference, settings)
-    others = {name: open_session(candidate, settings) for name, candidate in candidates.items()}
-    found = dict.fromkeys(candidates, Comparison())
-    done, total = 0, len(source)
-    for batch in source.batches():
-        expected = first.run(batch.feeds)
-        keep = _kept_rows(batch.feeds, source, expected)
-        for name, session in others.items():
-            found[name] = found[name].merge(compare(expected, session.run(batch.feeds), keep=keep))
-        done += batch.samples
-        if advance is not None:
-            advance(done, total)
+    """The same of several candidates, one open at a time; what the reference says is kept while it fits."""
+    answers = _Answers(reference, SessionSettings(threads=threads))
+    found: dict[str, Comparison] = {}
+    done, total = 0, len(source) * len(candidates)
+    for name, candidate in candidates.items():
+        session, comparison = open_session(candidate, SessionSettings(threads=threads)), Comparison()
+        for number, batch in enumerate(source.batches()):
+            expected = answers.of(number, batch.feeds)
+            keep = _kept_rows(batch.feeds, source, expected)
+            comparison = comparison.merge(compare(expected, session.run(batch.feeds), keep=keep))
+            done += batch.samples
+            if advance is not None:
+                advance(done, total)
+        found[name] = comparison
     return found
+
+
+class _Answers:
+    """A model's outputs batch by batch, run once as long as they fit into memory."""
+
+    ROOM = 256 * 2**20
+    """Bytes of outputs to keep."""
+
+    def __init__(self, model: ir.Model, settings: SessionSettings) -> None:
+        self._session = open_session(model, settings)
+        self._kept: dict[int, dict[str, Any]] = {}
+        self._held = 0
+
+    def of(self, number: int, feeds: Feeds) -> dict[str, Any]:
+        """The outputs on batch `number`."""
+        if number in self._kept:
+            return self._kept[number]
+        outputs = self._session.run(feeds)
+        size = sum(getattr(output, "nbytes", 0) for output in outputs.values())
+        if self._held + size <= self.ROOM:
+            self._kept[number] = outputs
+            self._held += size
+        return outputs
 
 
 def time_pair(

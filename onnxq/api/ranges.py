@@ -9,19 +9,19 @@ crops of eight photographs, ranges that were best by 1 dB on other crops of thes
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnxq.api.evaluate import measure_fidelities
-from onnxq.api.stage import Stage, watched_values
+from onnxq.api.stage import Stage
 from onnxq.calibration import DataSource, collect, split
-from onnxq.passes.quantize.linears import QuantizeLinears
+from onnxq.contract import Pass
 from onnxq.passes.quantize.ranges import RangeMethod
 from onnxq.pipeline import apply_pass
 from onnxq.recipe import OptimizeSettings
-from onnxq.statistics import Statistic, Statistics
-from onnxq.targets import Target
+from onnxq.statistics import Statistic
 
 TRIAL_SAMPLES = 16
 """Most samples that candidates are tried on."""
@@ -54,31 +54,26 @@ CANDIDATES: dict[str, tuple[Ranges, ...]] = {
 data like the calibration's cannot show what they lose on other data."""
 
 ABOUT_EQUAL_DB = 1.5
+Quantizing = Callable[[Ranges], Pass]
 
 
-def choose_ranges(stage: Stage, model: ir.Model, target: Target, settings: OptimizeSettings) -> Ranges:
+def choose_ranges(
+    stage: Stage, model: ir.Model, settings: OptimizeSettings, quantizing: Quantizing
+) -> Ranges:
     """The most cautious candidate that does about as well as the best, on samples that it did not see.
 
     Args:
         stage: The data.
         model: The model with all exact passes applied.
-        target: The processor.
         settings: Effort and, if the user names one, the method, which alone is tried then.
+        quantizing: The pass that quantizes `model` with given ranges.
     """
     candidates = [each for each in CANDIDATES[settings.effort] if settings.ranges in (None, each.method)]
     parts = split(stage.calibration)
-    if not candidates or not parts.separate:
-        return Ranges(settings.ranges or UNTRIED.method, UNTRIED.margin)
+    if len(candidates) < 2 or not parts.separate:
+        return candidates[0] if candidates else Ranges(settings.ranges or UNTRIED.method, UNTRIED.margin)
     stage.progress("trying ranges", 0, 0)
-    statistics = _statistics(stage, model, parts.calibration, candidates)
-    tried = {
-        str(each): apply_pass(
-            model,
-            QuantizeLinears(method=each.method, margin=each.margin, weight_bits=target.weight_bits),
-            statistics,
-        ).model
-        for each in candidates
-    }
+    tried = _quantized(stage, model, parts.calibration, {each: quantizing(each) for each in candidates})
     trial = parts.heldout.select(parts.heldout.indices[:TRIAL_SAMPLES])
     found = measure_fidelities(
         model, tried, trial, stage.threads, lambda done, total: stage.progress("trying ranges", done, total)
@@ -91,9 +86,17 @@ def choose_ranges(stage: Stage, model: ir.Model, target: Target, settings: Optim
     return next(each for each in candidates if scores[str(each)] >= enough)
 
 
-def _statistics(stage: Stage, model: ir.Model, source: DataSource, candidates: list[Ranges]) -> Statistics:
-    names = watched_values(model)
-    wanted = {Statistic.CHANNEL_EXTREMES: names}
-    if any(each.method != "minmax" for each in candidates):
-        wanted[Statistic.HISTOGRAM] = names
-    return collect(model, source, wanted, threads=stage.threads)
+def _quantized(
+    stage: Stage, model: ir.Model, source: DataSource, passes: dict[Ranges, Pass]
+) -> dict[str, ir.Model]:
+    """Each pass on `model`, with statistics of `source` that are gathered once for all of them."""
+    wanted: dict[Statistic, set[str]] = {}
+    for each in passes.values():
+        for kind, values in each.wanted(model).items():
+            wanted.setdefault(kind, set()).update(_names(values))
+    statistics = collect(model, source, wanted, threads=stage.threads)
+    return {str(ranges): apply_pass(model, each, statistics).model for ranges, each in passes.items()}
+
+
+def _names(values: Iterable[ir.Value]) -> set[str]:
+    return {str(value.name) for value in values}

@@ -1,42 +1,52 @@
-"""Which form each linear takes: decided by the error that the form makes on real activations.
+"""Which form each linear takes: decided by the error that the form makes on real activations, and its time.
 
-For every linear a sample of its real input rows is multiplied once in float and once in each form, and the
-linear's own output error is read off. The cheapest form that is accurate enough wins:
-
-    int8 static      one scale for the whole tensor, fixed: the fastest
-    int8 per-token   one scale for each token, measured while running: for tensors with a few towering tokens
-    float            for the rest
+All linears that read one activation are decided together, since they share what is done to it. Every form
+that the target has is tried on real rows (`trial`), weighed against the time it takes (`options`), and the
+whole model's plan is the point of the front of error against time (`front`) where a further part of the time
+stops buying a larger part of the error, or where the fidelity that was asked for is reached.
 """
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import onnx_ir as ir
 
-from onnxq.calibration import DataSource, gather_activations
 from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
+from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.walk import nodes
-from onnxq.passes.quantize.ranges import RangeMethod, choose_range, params_for
-from onnxq.passes.quantize.weights import quantize_weight
+from onnxq.planning.front import Measured, Point, balanced_point, pareto_front
+from onnxq.planning.options import Form, Option
+from onnxq.planning.trial import NOTICEABLE, Group, Trial, TrialSettings
 from onnxq.statistics import Statistics
 from onnxq.targets import Target
+from onnxq.targets.costs import KernelCosts
 
-Form = Literal["int8 static", "int8 per-token", "float"]
+EXCHANGE = 8.0
+"""A step to a slower plan is taken where it removes this many times more of the error than it adds time."""
+ENOUGH = 1e-4
+"""Noise over signal of a linear, 40 dB, below which less is hardly worth time."""
+HOPELESS = 0.16
+"""Noise over signal, 8 dB, from which a linear is worth any time: that is another function."""
 
-GOOD_ENOUGH_DB = 24.0
-"""Own SQNR at which a static linear is not looked at any further."""
-WORTH_DB = 4.0
-"""What a scale per token has to gain, for it takes five small nodes more."""
-QUIET = 1e-2
-"""Tokens with less energy than this part of the median one count as if they had that."""
-HOPELESS_DB = 8.0
-"""Own SQNR below which a linear stays float."""
+
+@dataclass(frozen=True)
+class Considered:
+    """A form that was tried.
+
+    Attributes:
+        option: In words.
+        sqnr_db: SQNR of the linear's own output in that form, its input being exact; infinite for float.
+        cost: Microseconds it is expected to take, with all linears that read the same activation.
+    """
+
+    option: str
+    sqnr_db: float
+    cost: float
 
 
 @dataclass(frozen=True)
@@ -48,19 +58,28 @@ class LayerPlan:
         activation: Name of the value it multiplies.
         channels: K.
         columns: N.
-        form: What was chosen.
+        option: What was chosen.
         reason: Why, in words.
         sqnr_db: SQNR of its own output in that form, its input being exact; None where it was not measured
             (and infinite for float).
+        outliers: Channels that are multiplied in float.
+        considered: Everything that was tried, the cheapest first.
     """
 
     name: str
     activation: str
     channels: int
     columns: int
-    form: Form
+    option: Option
     reason: str
     sqnr_db: float | None = None
+    outliers: tuple[int, ...] = ()
+    considered: tuple[Considered, ...] = ()
+
+    @property
+    def form(self) -> Form:
+        """How the product is executed."""
+        return self.option.form
 
 
 @dataclass(frozen=True)
@@ -69,34 +88,82 @@ class PlanSettings:
 
     Attributes:
         target: The processor.
-        method: How static ranges are chosen.
-        percentile: For the method of that name.
         margin: Part by which static ranges are widened.
         keep_float: Patterns (``*`` stands for any text) of nodes that stay float.
-        allow_per_token: Whether the format has a scale per token.
-        rows: Rows of each activation to measure on.
-        seed: Which rows.
+        forms: Forms that the format has.
+        insert_nodes: Whether a Mul may even channels out.
+        split: Whether channels may be multiplied in float.
+        tokens: Rows of an activation that costs are reckoned with.
+        exchange: See `EXCHANGE`.
+        trial: How finely trials round.
     """
 
     target: Target
-    method: RangeMethod = "minmax"
-    percentile: float = 99.99
-    margin: float = 0.0
+    margin: float = 0.1
     keep_float: tuple[str, ...] = ()
-    allow_per_token: bool = True
-    rows: int = 512
-    seed: int = 0
+    forms: tuple[Form, ...] = ("int8 static", "int8 per-token", "int8 blocks", "float")
+    insert_nodes: bool = True
+    split: bool = True
+    tokens: int = 128
+    exchange: float = EXCHANGE
+    trial: TrialSettings = field(default_factory=TrialSettings)
 
 
-def plan_layers(
-    model: ir.Model, source: DataSource, statistics: Statistics, settings: PlanSettings
-) -> tuple[LayerPlan, ...]:
-    """A form for every linear of `model`, in the order of the graph.
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Every linear's form, and the other plans that were on the way.
+
+    Attributes:
+        layers: One for each linear, in the order of the graph.
+        front: Plans from the cheapest to the most accurate.
+        place: Which of them this is.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    front: tuple[Point, ...] = ()
+    place: int = 0
+    candidates: Mapping[str, _Candidates] = field(default_factory=dict, repr=False)
+
+    def at(self, place: int, reason: str) -> Plan:
+        """The plan at another place of the front; what differs from this one gets `reason`."""
+        place = min(max(place, 0), len(self.front) - 1)
+        point = self.front[place]
+        layers = tuple(
+            layer
+            if layer.activation not in self.candidates
+            or point.chosen[layer.activation] == self.front[self.place].chosen[layer.activation]
+            else replace(self.candidates[layer.activation].layer(layer, point), reason=reason)
+            for layer in self.layers
+        )
+        return replace(self, layers=layers, place=place)
+
+    @property
+    def last(self) -> bool:
+        """Whether there is no more accurate plan."""
+        return self.place >= len(self.front) - 1
+
+    def names(self, form: Form) -> tuple[str, ...]:
+        """Names of the linears that take `form`."""
+        return tuple(layer.name for layer in self.layers if layer.form == form)
+
+    @property
+    def splits(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Activations whose outlier channels are multiplied in float, and the channels."""
+        found = {layer.activation: layer.outliers for layer in self.layers if layer.outliers}
+        return tuple(found.items())
+
+    @property
+    def scaled(self) -> tuple[str, ...]:
+        """Activations whose channels a Mul evens out."""
+        return tuple(dict.fromkeys(layer.activation for layer in self.layers if layer.option.scaled))
+
+
+def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings) -> Plan:
+    """A form for every linear of `model`.
 
     Args:
-        model: The model with all exact passes applied.
-        source: Calibration data.
-        statistics: Of every linear's input, with histograms unless the method is "minmax".
+        model: The model, norms migrated.
+        statistics: Channel extremes and rows of every linear's input.
         settings: See there.
     """
     linears = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
@@ -108,34 +175,104 @@ def plan_layers(
         for linear in linears
     }
     open_ones = [linear for linear in linears if not refused[label_of(linear.node)]]
-    plans: dict[str, LayerPlan] = {}
-    for group in _batches(open_ones):
-        names = {str(linear.activation.name) for linear in group}
-        rows = gather_activations(model, source, names, max_tokens=settings.rows, seed=settings.seed)
-        for linear in group:
-            plan = _choose(linear, rows[str(linear.activation.name)], statistics, settings)
-            plans[plan.name] = plan
-    return tuple(
-        plans.get(label_of(linear.node)) or _plan(linear, "float", refused[label_of(linear.node)])
+    candidates = {
+        str(group.activation.name): _Candidates.of(group, settings)
+        for group in _groups(open_ones, statistics)
+    }
+    if not candidates:
+        return Plan(tuple(_kept(linear, refused[label_of(linear.node)]) for linear in linears))
+    front = pareto_front({name: each.measured for name, each in candidates.items()})
+    place = max(
+        balanced_point(front, settings.exchange, ENOUGH * len(open_ones)), _bearable(front, candidates)
+    )
+    layers = tuple(
+        _kept(linear, reason)
+        if (reason := refused[label_of(linear.node)])
+        else candidates[str(linear.activation.name)].layer(_kept(linear, ""), front[place])
         for linear in linears
     )
+    return Plan(layers, front, place, candidates)
 
 
-def relax(plans: Iterable[LayerPlan], count: int) -> tuple[LayerPlan, ...]:
-    """The plan with `count` more linears in float: those with the lowest own SQNR."""
-    given = tuple(plans)
-    open_ones = [plan for plan in given if plan.form != "float" and plan.sqnr_db is not None]
-    worst = {plan.name for plan in sorted(open_ones, key=lambda plan: plan.sqnr_db or 0.0)[:count]}
-    reason = "among the largest errors, and the fidelity asked for was missed with it"
-    return tuple(
-        replace(plan, form="float", reason=reason, sqnr_db=float("inf")) if plan.name in worst else plan
-        for plan in given
-    )
+@dataclass(frozen=True, eq=False)
+class _Candidates:
+    """What can be done to the linears of one activation, measured."""
+
+    labels: tuple[str, ...]
+    measured: tuple[Measured, ...]
+    channels: Mapping[int, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, group: Group, settings: PlanSettings) -> _Candidates:
+        trial = Trial(
+            group, replace(settings.trial, margin=settings.margin, weight_bits=settings.target.weight_bits)
+        )
+        costs = KernelCosts()
+        measured = tuple(
+            Measured(
+                option,
+                option.cost(costs, settings.tokens, group.channels, group.columns),
+                trial.errors(option),
+            )
+            for option in _options(trial, settings)
+        )
+        counts = {each.option.split for each in measured}
+        channels = {count: tuple(trial.channels(count).tolist()) for count in counts}
+        return cls(tuple(label_of(linear.node) for linear in group.linears), measured, channels)
+
+    def layer(self, blank: LayerPlan, point: Point) -> LayerPlan:
+        """`blank` with what `point` chose for it."""
+        index, own = point.chosen[blank.activation], self.labels.index(blank.name)
+        chosen = self.measured[index]
+        cheapest = min(self.measured, key=lambda each: each.cost)
+        return replace(
+            blank,
+            option=chosen.option,
+            reason=_reason(chosen, cheapest, own),
+            sqnr_db=decibels(chosen.errors[own]),
+            outliers=self.channels[chosen.option.split],
+            considered=tuple(
+                Considered(str(each.option), decibels(each.errors[own]), each.cost)
+                for each in sorted(self.measured, key=lambda each: each.cost)
+            ),
+        )
 
 
-def names_of(plans: Iterable[LayerPlan], form: Form) -> tuple[str, ...]:
-    """Names of the linears that take `form`."""
-    return tuple(plan.name for plan in plans if plan.form == form)
+def decibels(error: float) -> float:
+    """Noise over signal as SQNR in dB; infinite for none."""
+    return -10 * math.log10(error) if error > 0 else math.inf
+
+
+def _options(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
+    """What is worth a trial for one group."""
+    scales = settings.insert_nodes and not trial.group.from_norm and trial.unevenness() > NOTICEABLE
+    yield Option()
+    if scales:
+        yield Option(scaled=True)
+    for count in trial.counts() if settings.split else ():
+        yield Option(split=count)
+        if scales:
+            yield Option(split=count, scaled=True)
+    yield from (Option(form) for form in settings.forms if form != "int8 static")
+
+
+def _reason(chosen: Measured, cheapest: Measured, own: int) -> str:
+    if chosen.option == cheapest.option:
+        return "the fastest form, and no slower one takes away enough error for its time"
+    if chosen.option.form == "float":
+        return "8 bits lose too much of it"
+    gained = cheapest.errors[own] / max(chosen.errors[own], 1e-30)
+    more = chosen.cost / cheapest.cost - 1
+    return f"{gained:.2g} times less error than {cheapest.option} for {more:.0%} more time in this layer"
+
+
+def _bearable(front: Sequence[Point], candidates: Mapping[str, _Candidates]) -> int:
+    """The first plan in which no linear is hopeless that some other option would save."""
+    for place, point in enumerate(front):
+        worst = (candidates[name].measured[index] for name, index in point.chosen.items())
+        if all(max(each.errors) < HOPELESS for each in worst):
+            return place
+    return len(front) - 1
 
 
 def _refusal(linear: Linear, statistics: Statistics, settings: PlanSettings) -> str:
@@ -147,64 +284,38 @@ def _refusal(linear: Linear, statistics: Statistics, settings: PlanSettings) -> 
         return f"it computes in {linear.dtype.name}"
     if not settings.target.pays(linear.channels, linear.columns):
         return f"{linear.channels} x {linear.columns} is too small to pay"
-    activation = str(linear.activation.name)
-    if activation not in statistics:
-        return statistics.skipped.get(activation, "calibration did not see its input")
+    seen = statistics.get(str(linear.activation.name))
+    if seen is None or seen.rows is None or seen.channel is None or not len(seen.rows.values):
+        return statistics.skipped.get(str(linear.activation.name), "calibration did not see its input")
     return ""
 
 
-def _choose(linear: Linear, rows: np.ndarray, statistics: Statistics, settings: PlanSettings) -> LayerPlan:
-    weight = linear.weight.astype(np.float32)
-    rounded = quantize_weight(weight, settings.target.weight_bits).values
-    exact = rows @ weight
-    seen = statistics[str(linear.activation.name)]
-    params = params_for(*choose_range(seen, settings.method, settings.percentile, settings.margin))
-    static = _sqnr(exact, params.apply(rows) @ rounded)
-    if static >= GOOD_ENOUGH_DB:
-        return _plan(linear, "int8 static", "a fixed range is accurate enough", static)
-    per_token = _sqnr(exact, _by_token(rows) @ rounded) if settings.allow_per_token else -np.inf
-    if per_token >= static + WORTH_DB and per_token >= HOPELESS_DB:
-        return _plan(linear, "int8 per-token", "a few tokens tower over the others", per_token)
-    if static >= HOPELESS_DB:
-        return _plan(linear, "int8 static", "no other form is better by enough", static)
-    return _plan(linear, "float", "8 bits lose too much of it", float("inf"))
+def _groups(linears: Sequence[Linear], statistics: Statistics) -> list[Group]:
+    by_activation: dict[ir.Value, list[Linear]] = {}
+    for linear in linears:
+        by_activation.setdefault(linear.activation, []).append(linear)
+    return [
+        Group(value, tuple(readers), statistics[str(value.name)], _is_from_norm(value))
+        for value, readers in by_activation.items()
+    ]
 
 
-def _plan(linear: Linear, form: Form, reason: str, sqnr_db: float | None = None) -> LayerPlan:
+def _is_from_norm(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and isinstance(find_norm(node), Norm)
+
+
+def _kept(linear: Linear, reason: str) -> LayerPlan:
     return LayerPlan(
         label_of(linear.node),
         str(linear.activation.name),
         linear.channels,
         linear.columns,
-        form,
+        Option("float"),
         reason,
-        sqnr_db,
     )
 
 
-def _by_token(rows: np.ndarray) -> np.ndarray:
-    """`rows` rounded to 8 bits with a symmetric scale for each."""
-    scale = np.maximum(np.abs(rows).max(axis=1, keepdims=True) / 127, 1e-30)
-    rounded: np.ndarray = np.rint(rows / scale) * scale
-    return rounded
-
-
-def _sqnr(exact: np.ndarray, rounded: np.ndarray) -> float:
-    """Signal to noise in dB, each token weighing the same.
-
-    A few massive tokens hold most of the energy; weighed by energy, all the others could be lost unseen.
-    """
-    noise = ((exact - rounded) ** 2).sum(axis=1, dtype=np.float64)
-    signal = (exact**2).sum(axis=1, dtype=np.float64)
-    floor = max(QUIET * float(np.median(signal)), 1e-300)
-    return float(-10 * np.log10(max(float((noise / np.maximum(signal, floor)).mean()), 1e-30)))
-
-
-def _batches(linears: list[Linear], size: int = 64) -> Iterable[list[Linear]]:
-    """Linears in groups, so that only some activations are in memory at once."""
-    return (linears[start : start + size] for start in range(0, len(linears), size))
-
-
-def as_mapping(plans: Iterable[LayerPlan]) -> Mapping[str, LayerPlan]:
-    """Plans by name of the linear."""
-    return {plan.name: plan for plan in plans}
+def names_of(layers: Iterable[LayerPlan], form: Form) -> tuple[str, ...]:
+    """Names of the linears that take `form`."""
+    return tuple(layer.name for layer in layers if layer.form == form)

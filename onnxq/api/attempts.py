@@ -1,0 +1,179 @@
+"""From a plan to a quantized model and what it lost: carried out, judged, and if need be the next one.
+
+exact base      clean, move shift and scale out of norms
+plan            which form each linear takes, from rows of the base
+prepare         split channels, even them out, re-spell: what the plan asks of the exact passes
+quantize        round; products that stay float are left alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxq.api.evaluate import measure_fidelity
+from onnxq.api.ranges import Ranges, choose_ranges
+from onnxq.api.stage import Stage
+from onnxq.contract import AnyPass
+from onnxq.passes.clean import cleaning
+from onnxq.passes.layout.fuse_gelu import FuseGelu
+from onnxq.passes.layout.move_nan_guard import MoveNanGuard
+from onnxq.passes.layout.sum_before_norm import SumBeforeNorm
+from onnxq.passes.migrate.insert_scale import InsertScale
+from onnxq.passes.migrate.search import Search
+from onnxq.passes.migrate.shift_scale import ShiftScale
+from onnxq.passes.migrate.split_channels import SplitChannels
+from onnxq.passes.quantize.blocks import QuantizeBlocks
+from onnxq.passes.quantize.embeddings import QuantizeEmbeddings
+from onnxq.passes.quantize.linears import Form, QuantizeLinears
+from onnxq.pipeline import PipelineResult, run
+from onnxq.planning.layers import Plan, PlanSettings, plan_layers
+from onnxq.planning.trial import TrialSettings
+from onnxq.recipe import OptimizeSettings
+from onnxq.statistics import Statistic
+from onnxq.targets import Target
+from onnxq.verify import Comparison, OracleSettings
+
+_STRIDES = (1, 2, 4, 8, 16, 32, 64, 128)
+"""How many steps along the front, round after round, when fidelity is missed."""
+_ROWS = {"fast": 256, "balanced": 512, "best": 1024}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One candidate: the model, how it came to be, and how close it is.
+
+    Attributes:
+        model: The quantized model.
+        exact: The model in front of all rounding.
+        runs: The passes that ran, in order, with what came of them.
+        plan: What was decided; None where the user's own passes ran.
+        fidelity: On held-out data, against the model as it came.
+    """
+
+    model: ir.Model
+    exact: ir.Model
+    runs: tuple[tuple[Sequence[AnyPass], PipelineResult], ...]
+    plan: Plan | None
+    fidelity: Comparison
+
+
+@dataclass
+class Attempts:
+    """Everything that plans are carried out with.
+
+    Attributes:
+        stage: Model and data.
+        target: The processor.
+        settings: What the user wants.
+    """
+
+    stage: Stage
+    target: Target
+    settings: OptimizeSettings
+
+    def best(self) -> Outcome:
+        """The first plan, or the first one after it on the front that is as close as was asked for."""
+        base_passes = (*cleaning(), ShiftScale(search=self._search()), InsertScale(insert_nodes=False))
+        base = self._run(self.stage.model, base_passes)
+        self.stage.progress("planning", 0, 0)
+        watching = self.stage.watching(Statistic.ROWS)
+        plan = plan_layers(base.model, watching.gather(base.model, {}), self._plan_settings())
+        outcome = self._carry_out(plan, (base_passes, base))
+        for stride in _STRIDES:
+            if plan.last or not self._misses(outcome.fidelity):
+                break
+            plan = plan.at(plan.place + stride, "the fidelity asked for was missed without it")
+            outcome = self._carry_out(plan, (base_passes, base))
+        return outcome
+
+    def own_passes(self, passes: Sequence[AnyPass]) -> Outcome:
+        """What the user's own list of passes makes of the model."""
+        result = self._run(self.stage.model, passes)
+        return Outcome(result.model, result.model, ((passes, result),), None, self._fidelity(result.model))
+
+    def _carry_out(self, plan: Plan, base: tuple[Sequence[AnyPass], PipelineResult]) -> Outcome:
+        passes = self._preparing(plan)
+        prepared = self._run(base[1].model, passes)
+        ranges = choose_ranges(
+            self.stage, prepared.model, self.settings, lambda each: self._linears(plan, each)
+        )
+        quantizing = self._quantizing(plan, ranges)
+        quantized = self._run(prepared.model, quantizing)
+        runs = (base, (passes, prepared), (quantizing, quantized))
+        return Outcome(quantized.model, prepared.model, runs, plan, self._fidelity(quantized.model))
+
+    def _preparing(self, plan: Plan) -> tuple[AnyPass, ...]:
+        """Exact passes that a plan asks for, then the spellings that the runtime executes fastest.
+
+        Those come after migration, which reads residuals as exporters write them, and before rounding, whose
+        steps would blow up what a reassociation changes in the last bit.
+        """
+        split = (SplitChannels(plan=plan.splits),) if plan.splits else ()
+        scale = (InsertScale(only=plan.scaled, gain=0.0),) if plan.scaled else ()
+        own = (FuseGelu(),) if self.form == "kernel" else ()
+        return (*split, *scale, *own, MoveNanGuard(), SumBeforeNorm())
+
+    def _quantizing(self, plan: Plan, ranges: Ranges) -> tuple[AnyPass, ...]:
+        blocks = plan.names("int8 blocks")
+        own = (QuantizeBlocks(only=blocks, rounding="feedback", method="mse"),) if blocks else ()
+        return (self._linears(plan, ranges), *own, QuantizeEmbeddings(skip=self.settings.keep_float))
+
+    def _linears(self, plan: Plan, ranges: Ranges) -> QuantizeLinears:
+        symmetric = self.target.activation_symmetric and self.form == "qdq"
+        return QuantizeLinears(
+            form=self.form,
+            method=ranges.method,
+            margin=ranges.margin,
+            activation="symmetric" if symmetric else "asymmetric",
+            weight_bits=self.target.weight_bits,
+            rounding="feedback",
+            skip=(*plan.names("float"), *plan.names("int8 blocks")),
+            per_token=plan.names("int8 per-token"),
+        )
+
+    def _plan_settings(self) -> PlanSettings:
+        kernel = self.form == "kernel"
+        return PlanSettings(
+            target=self.target,
+            keep_float=self.settings.keep_float,
+            forms=("int8 static", "int8 per-token", "int8 blocks", "float")
+            if kernel
+            else ("int8 static", "float"),
+            trial=TrialSettings(rows=_ROWS[self.settings.effort]),
+        )
+
+    def _search(self) -> Search:
+        return "closed" if self.settings.effort == "fast" else "output"
+
+    @property
+    def form(self) -> Form:
+        """Plain Q/DQ if the user or the target wants it."""
+        return "qdq" if "qdq" in (self.settings.format, self.target.format) else "kernel"
+
+    def _run(self, model: ir.Model, passes: Sequence[AnyPass]) -> PipelineResult:
+        return run(
+            model,
+            passes,
+            gather=self.stage.gather,
+            verify=self.settings.verify,
+            progress=self.stage.step,
+            oracle=OracleSettings(
+                seeds=1, sizes=1 if self.settings.effort == "fast" else 2, seed=self.settings.seed
+            ),
+        )
+
+    def _fidelity(self, candidate: ir.Model) -> Comparison:
+        return measure_fidelity(
+            self.stage.model,
+            candidate,
+            self.stage.held_out,
+            self.stage.threads,
+            lambda done, total: self.stage.progress("judging on held-out data", done, total),
+        )
+
+    def _misses(self, fidelity: Comparison) -> bool:
+        wanted = self.settings.min_fidelity
+        return wanted is not None and any(output.cosine_mean < wanted for output in fidelity.outputs.values())

@@ -1,0 +1,63 @@
+"""The ways in which the linears that read one activation can be computed, and what each way costs in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from onnxq.targets.costs import KernelCosts
+
+Form = Literal["int8 static", "int8 per-token", "int8 blocks", "float"]
+
+_PER_TOKEN_PASSES = 4.0
+"""Passes over the activation that a scale for each token takes: absolute, greatest, divide, round."""
+_SUM_BYTES = 12.0
+"""Bytes of a join for each output: two floats read, one written."""
+_QUANTIZE_BYTES = 5.0
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to compute the linears that read an activation.
+
+    Attributes:
+        form: How the products are executed.
+        split: Channels, those that reach furthest, that are multiplied in float beside an integer product.
+        scaled: Whether a Mul evens the channels out first.
+    """
+
+    form: Form = "int8 static"
+    split: int = 0
+    scaled: bool = False
+
+    def __str__(self) -> str:
+        extras = ["channels evened out"] if self.scaled else []
+        extras += [f"{self.split} channels in float"] if self.split else []
+        return ", ".join([self.form, *extras])
+
+    def cost(self, costs: KernelCosts, tokens: int, channels: int, columns: Sequence[int]) -> float:
+        """Microseconds on one thread.
+
+        Args:
+            costs: Rates of the processor.
+            tokens: Rows of the activation.
+            channels: K.
+            columns: N of each linear that reads the activation.
+        """
+        total = costs.elementwise(tokens, channels) if self.scaled else 0.0
+        if self.form == "float":
+            return total + sum(costs.product(tokens, channels, each, costs.float_macs) for each in columns)
+        if self.form == "int8 blocks":
+            return total + sum(costs.product(tokens, channels, each, costs.block_macs) for each in columns)
+        total += costs.elementwise(tokens, channels, _QUANTIZE_BYTES)
+        total += sum(costs.product(tokens, channels, each, costs.integer_macs) for each in columns)
+        if self.form == "int8 per-token":
+            total += _PER_TOKEN_PASSES * costs.elementwise(tokens, channels)
+            total += sum(costs.elementwise(tokens, each) for each in columns)  # the bias comes behind
+        if self.split:
+            total += costs.elementwise(tokens, self.split, 64.0)  # a cache line for each number gathered
+            for each in columns:
+                total += costs.product(tokens, self.split, each, costs.narrow_macs)
+                total += costs.elementwise(tokens, each, _SUM_BYTES)
+        return total

@@ -1,0 +1,244 @@
+"""Which form a linear takes, on activations made for each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxq.calibration import collect, open_data
+from onnxq.passes.migrate.insert_scale import InsertScale
+from onnxq.passes.migrate.split_channels import SplitChannels
+from onnxq.passes.quantize.blocks import QuantizeBlocks
+from onnxq.passes.quantize.linears import QuantizeLinears
+from onnxq.pipeline import run
+from onnxq.planning.layers import LayerPlan, Plan, PlanSettings, plan_layers
+from onnxq.planning.trial import TrialSettings
+from onnxq.runtime import open_session
+from onnxq.statistics import Statistic, Statistics
+from onnxq.targets import TARGETS
+from tests.graphs import model_of
+
+SETTINGS = PlanSettings(
+    TARGETS["x86-vnni"],
+    margin=0.0,
+    forms=("int8 static", "int8 per-token", "float"),
+    tokens=1024,
+    exchange=0.3,
+    trial=TrialSettings(weight_noise=1.0, rows=1024),
+)
+"""With the noise of rounding to nearest, which the quantized models of these tests have."""
+ALL_FORMS = replace(SETTINGS, forms=("int8 static", "int8 per-token", "int8 blocks", "float"))
+WITHOUT_MUL = replace(SETTINGS, insert_nodes=False)
+K, N = 64, 256
+Tokens = Callable[[np.random.Generator], np.ndarray]
+
+
+def even(random: np.random.Generator) -> np.ndarray:
+    return random.uniform(-1, 1, size=(24, 8, K))
+
+
+def towering_tokens(random: np.random.Generator) -> np.ndarray:
+    """The first token of each sample is a thousand times the others."""
+    tokens = even(random)
+    tokens[:, 0] *= 1000
+    return tokens
+
+
+def towering_channels(random: np.random.Generator) -> np.ndarray:
+    tokens = even(random)
+    tokens[..., [5, 9]] *= 100
+    return tokens
+
+
+def uneven(random: np.random.Generator) -> np.ndarray:
+    """No channel stands out; they grow all along."""
+    return even(random) * np.geomspace(1, 30, K)
+
+
+def weight(columns: int = N) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(K, columns)).astype(np.float32)
+
+
+def linear(**arrays: np.ndarray) -> ir.Model:
+    body = "y = MatMul(x, w)"
+    made = model_of(f"g (float[B,8,64] x) => (float[B,8,256] y) {{ {body} }}", **({"w": weight()} | arrays))
+    next(iter(made.graph)).name = "layer"
+    return made
+
+
+def gathered(model: ir.Model, x: np.ndarray) -> Statistics:
+    source = open_data({"x": x.astype(np.float32)}, model)
+    names = [str(value.name) for node in model.graph for value in node.inputs if value.producer()] + ["x"]
+    wanted = dict.fromkeys((Statistic.CHANNEL_EXTREMES, Statistic.ROWS), names)
+    return collect(model, source, wanted, cache=False)
+
+
+def planned(model: ir.Model, tokens: Tokens, settings: PlanSettings = SETTINGS) -> Plan:
+    return plan_layers(model, gathered(model, tokens(np.random.default_rng(0))), settings)
+
+
+def only(plan: Plan) -> LayerPlan:
+    (layer,) = plan.layers
+    return layer
+
+
+def test_each_kind_of_activation_gets_its_form() -> None:
+    assert str(only(planned(linear(), even)).option) == "int8 static"
+    assert only(planned(linear(), towering_tokens)).form == "int8 per-token"
+    assert only(planned(linear(), towering_channels)).option.scaled
+    split = only(planned(linear(), towering_channels, WITHOUT_MUL))
+    assert set(split.outliers) >= {5, 9}
+    assert split.form == "int8 static"
+
+
+def test_what_the_target_lacks_is_not_chosen() -> None:
+    narrow = replace(SETTINGS, forms=("int8 static", "float"), split=False, insert_nodes=False)
+    for tokens in (towering_tokens, towering_channels, uneven):
+        tried = {each.option for each in only(planned(linear(), tokens, narrow)).considered}
+        assert tried == {"int8 static", "float"}
+    assert only(planned(linear(), towering_tokens, narrow)).form == "float"
+
+
+def test_an_activation_of_a_norm_is_not_evened_out_by_a_mul() -> None:
+    normed = model_of(
+        "g (float[B,8,64] x) => (float[B,8,256] y)"
+        " { n = LayerNormalization<axis = -1>(x, gamma) y = MatMul(n, w) }",
+        gamma=np.geomspace(1, 30, K).astype(np.float32),
+        w=weight(),
+    )
+    assert not any("evened" in each.option for each in only(planned(normed, even)).considered)
+    assert any("evened" in each.option for each in only(planned(linear(), uneven)).considered)
+
+
+def quantized(model: ir.Model, plan: Plan, statistics: Callable[..., Statistics]) -> ir.Model:
+    split = [SplitChannels(plan=plan.splits)] if plan.splits else []
+    scale = [InsertScale(only=plan.scaled, gain=0.0)] if plan.scaled else []
+    blocks = plan.names("int8 blocks")
+    own = [QuantizeBlocks(only=blocks)] if blocks else []
+    skip = (*plan.names("float"), *blocks)
+    last = QuantizeLinears(skip=skip, per_token=plan.names("int8 per-token"))
+    return run(model, [*split, *scale, last, *own], gather=statistics, verify="never").model
+
+
+@pytest.mark.parametrize("tokens", [even, towering_tokens, towering_channels, uneven])
+def test_the_error_foretold_is_the_error_made(tokens: Tokens) -> None:
+    """Of every option, against the quantized model itself as the runtime runs it."""
+    model, x = linear(), tokens(np.random.default_rng(0)).astype(np.float32)
+    source = open_data({"x": x}, model)
+    plan = planned(model, tokens, ALL_FORMS)
+    exact = (x.astype(np.float64) @ weight()).reshape(-1, N)
+    for place in range(len(plan.front)):
+        this = plan.at(place, "")
+        layer = only(this)
+        if layer.form == "float":
+            continue
+        made = quantized(model, this, lambda state, wanted: collect(state, source, wanted, cache=False))
+        noise = open_session(made).run({"x": x})["y"].reshape(-1, N) - exact
+        by_token = (noise**2).sum(axis=1) / (exact**2).sum(axis=1)
+        found = -10 * np.log10(by_token.mean())
+        assert layer.sqnr_db == pytest.approx(found, abs=1.0), str(layer.option)
+
+
+def test_a_massive_token_does_not_hide_the_others() -> None:
+    """Weighed by energy, the error of the small tokens would not show."""
+    static = next(
+        each for each in only(planned(linear(), towering_tokens)).considered if each.option == "int8 static"
+    )
+    assert static.sqnr_db < 8
+
+
+def test_a_hopeless_form_is_left_whatever_it_costs_to_leave_it() -> None:
+    stubborn = replace(SETTINGS, exchange=1e9, forms=("int8 static", "float"), split=False)
+    assert only(planned(linear(), towering_tokens, stubborn)).form == "float"
+    assert only(planned(linear(), even, stubborn)).form == "int8 static"
+
+
+def test_seven_bits_and_margins_are_measured_as_such() -> None:
+    seven = replace(SETTINGS, target=replace(SETTINGS.target, weight_bits=7))
+    wide = replace(SETTINGS, margin=1.0)
+    plain = only(planned(linear(), even)).sqnr_db
+    assert only(planned(linear(), even, seven)).sqnr_db < plain
+    assert only(planned(linear(), even, wide)).sqnr_db < plain
+
+
+def test_along_the_front_errors_fall_and_reasons_are_told() -> None:
+    plan = planned(linear(), towering_channels)
+    first = plan.at(0, "as fast as can be")
+    assert first.names("int8 static") == ("layer",)
+    assert only(first).reason == ("as fast as can be" if plan.place else only(plan).reason)
+    last = plan.at(10**6, "as close as can be")
+    assert last.last
+    assert only(last).form == "float"
+    assert only(last).reason == "as close as can be"
+    assert (last.splits, last.scaled) == ((), ())
+
+
+REFUSED = {
+    "told to stay float": (linear, replace(SETTINGS, keep_float=("lay*",))),
+    "too small to pay": (linear, replace(SETTINGS, target=TARGETS["x86-avx2"])),
+}
+
+
+@pytest.mark.parametrize("told", REFUSED)
+def test_a_linear_that_stays_float_says_why(told: str) -> None:
+    make, settings = REFUSED[told]
+    layer = only(planned(make(), even, settings))
+    assert (layer.form, layer.sqnr_db) == ("float", None)
+    assert told in layer.reason
+
+
+def test_what_calibration_did_not_see_stays_float_with_its_reason() -> None:
+    for statistics, reason in (
+        (Statistics(), "calibration did not see its input"),
+        (Statistics(skipped={"x": "is inside a subgraph"}), "is inside a subgraph"),
+    ):
+        layer = only(plan_layers(linear(), statistics, SETTINGS))
+        assert (layer.form, layer.reason) == ("float", reason)
+
+
+def test_linears_come_in_the_order_of_the_graph_with_or_without_names() -> None:
+    body = "m = MatMul(x, w) t = Tanh(m) n = MatMul(t, v) y = MatMul(n, w)"
+    made = model_of(
+        f"g (float[B,8,64] x) => (float[B,8,256] y) {{ {body} }}", w=weight(), v=weight(K).repeat(4, axis=0)
+    )
+    layers = planned(made, even).layers
+    assert [layer.activation for layer in layers] == ["x", "t", "n"]
+    assert [layer.name for layer in layers] == ["m", "n", "y"]
+    for node, name in zip(made.graph, "abcd", strict=True):
+        node.name = name
+    assert [layer.name for layer in planned(made, even).layers] == ["a", "c", "d"]
+
+
+def test_half_precision_stays_float() -> None:
+    body = "h = Cast<to = 10>(x) m = MatMul(h, w) y = Cast<to = 1>(m)"
+    made = model_of(f"g (float[B,8,64] x) => (float[B,8,256] y) {{ {body} }}", w=weight().astype(np.float16))
+    layer = only(planned(made, even))
+    assert (layer.form, layer.reason) == ("float", "it computes in float16")
+
+
+def test_a_linear_inside_a_function_stays_float() -> None:
+    """Even if a value there has the name of one that was seen."""
+    made = linear()
+    constant = ir.node("Constant", [], {"value": ir.tensor(weight())})
+    x = ir.Value(name="x")
+    product = ir.node("MatMul", [x, constant.outputs[0]], name="inner")
+    body = ir.Graph([x], [product.outputs[0]], nodes=[constant, product], opset_imports={"": 18})
+    made.functions[("here", "f", "")] = ir.Function("here", "f", graph=body, attributes=[])
+    outer, within = planned(made, even).layers
+    assert (outer.form, within.form) == ("int8 static", "float")
+    assert "functions" in within.reason
+
+
+def test_linears_that_share_an_activation_share_its_form() -> None:
+    made = model_of(
+        "g (float[B,8,64] x) => (float[B,8,256] y, float[B,8,256] z) { y = MatMul(x, w) z = MatMul(x, v) }",
+        w=weight(),
+        v=weight()[:, ::-1].copy(),
+    )
+    one, two = planned(made, towering_channels, WITHOUT_MUL).layers
+    assert one.option == two.option
+    assert set(one.outliers) == set(two.outliers) >= {5, 9}
