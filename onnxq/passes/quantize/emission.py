@@ -94,10 +94,10 @@ def _quantizers(activation: ir.Value, bits: int, owner: str) -> list[tuple[ir.No
     """QuantizeLinear nodes that `owner` put behind `activation`, behind a Clip for codes of fewer bits."""
     source, found = [activation], []
     if bits < 8:
-        source = [user.outputs[0] for user, _ in activation.uses() if user.op_type == "Clip"]
+        clips = (user for user, _ in activation.uses() if user.op_type == "Clip" and _is_ours(user, owner))
+        source = [clip.outputs[0] for clip in clips]
     for user, index in (use for value in source for use in value.uses()):
-        ours = user.op_type == "QuantizeLinear" and user.metadata_props.get("onnxq.pass") == owner
-        if ours and index == 0:
+        if index == 0 and user.op_type == "QuantizeLinear" and _is_ours(user, owner):
             scale, zero = constant_of(user.inputs[1]), constant_of(user.inputs[2])
             if scale is not None and zero is not None:
                 kind = np.int8 if zero.dtype == np.int8 else np.uint8
@@ -134,7 +134,7 @@ def _quantized_by_token(
     """The codes of `activation`, the scale of each token and the zero point; once for all linears."""
     per_level = np.float32(1 / ((1 << (bits - 1)) - 1))
     for user, _ in activation.uses():
-        if user.op_type == "Div" and user.graph is near.graph and _is_ours(user, edit):
+        if user.op_type == "Div" and user.graph is near.graph and _is_ours(user, edit.owner):
             quantize, scale = next(iter(user.outputs[0].uses())).node, user.inputs[1]
             if scale is not None and (zero := quantize.inputs[2]) is not None:
                 return quantize.outputs[0], scale, zero
@@ -161,8 +161,8 @@ def _quantized_by_token(
     return step("QuantizeLinear", [even, constant(np.float32(1), "one"), zero], "codes"), scale, zero
 
 
-def _is_ours(node: ir.Node, edit: Edit) -> bool:
-    return node.metadata_props.get("onnxq.pass") == edit.owner
+def _is_ours(node: ir.Node, owner: str) -> bool:
+    return node.metadata_props.get("onnxq.pass") == owner
 
 
 def _bias(linear: Linear, bias: np.ndarray | None, edit: Edit) -> ir.Value | None:

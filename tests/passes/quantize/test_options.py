@@ -150,6 +150,22 @@ def test_a_second_run_shares_a_range_only_if_it_is_wide_enough():
     assert ops_of(shared).count("QuantizeLinear") == 1
 
 
+def test_a_clip_of_the_model_itself_is_not_taken_for_ours():
+    body = "c = Clip(x, low, high) q = MatMul(x, w) k = MatMul(c, v) y = Add(q, k)"
+    ends = {"low": np.float32(-0.5), "high": np.float32(0.5)}
+    x = activation((2, 30, K))
+    statistics = Statistics({**seen(x), **seen(np.clip(x, -0.5, 0.5), "c")})
+    for text in (
+        body,
+        body.replace("q = MatMul(x, w) k = MatMul(c, v)", "k = MatMul(c, v) q = MatMul(x, w)"),
+    ):
+        model = model_of(text, **{name: np.asarray(end) for name, end in ends.items()})
+        exact = outputs_of(model, {"x": x})["y"]
+        found = quantized(model, statistics, QuantizeLinears(activation_bits=6)).model
+        assert ops_of(found).count("QuantizeLinear") == 2
+        assert np.linalg.norm(outputs_of(found, {"x": x})["y"] - exact) < 0.1 * np.linalg.norm(exact)
+
+
 @pytest.mark.parametrize(
     ("function", "low", "high"),
     [("Softmax", 0, 1), ("Sigmoid", 0, 1), ("Tanh", -1, 1), ("Erf", -1, 1)],
