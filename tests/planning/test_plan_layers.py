@@ -27,12 +27,12 @@ SETTINGS = PlanSettings(
     margin=0.0,
     forms=("int8 static", "int8 per-token", "float"),
     tokens=1024,
-    exchange=0.3,
+    exchange=1.0,
     trial=TrialSettings(weight_noise=1.0, rows=1024),
 )
 """With the noise of rounding to nearest, which the quantized models of these tests have."""
 ALL_FORMS = replace(SETTINGS, forms=("int8 static", "int8 per-token", "int8 blocks", "float"))
-WITHOUT_MUL = replace(SETTINGS, insert_nodes=False)
+WITHOUT_MUL = replace(SETTINGS, insert_nodes=False, exchange=0.3)
 K, N = 64, 256
 Tokens = Callable[[np.random.Generator], np.ndarray]
 
