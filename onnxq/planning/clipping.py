@@ -24,7 +24,6 @@ from onnxq.calibration.tokens import masks_of, tokens_by_sample
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.known import bounds_of
-from onnxq.passes.quantize.ranges import token_range
 from onnxq.planning.adjustable import AdjustableModel, Interval
 from onnxq.runtime import Feeds, SessionSettings, open_session
 from onnxq.statistics import Statistics, TensorStatistics, TokenExtremes
@@ -113,11 +112,10 @@ def coarse_clipping(
     tokens = dict(_tokens(model, statistics, trial.adjustable))
     start = trial.adjustable.ranges
     before = trial.errors(start)
-    count = round(_REACH.get(trial.bits, 0.9) / settings.step)
+    shares = _shares(trial.bits, settings.step)
     tried: dict[float, float] = {}
     best, best_errors, best_ranges, idle = 1.0, before, start, 0
-    for number in range(count + 1):
-        alpha = round(1 - number * settings.step, 6)
+    for number, alpha in enumerate(shares, 1):
         ranges = {**start, **{name: _clipped(part, alpha, settings.margin) for name, part in tokens.items()}}
         errors = trial.errors(ranges)
         tried[alpha] = float(errors.sum())
@@ -126,7 +124,7 @@ def coarse_clipping(
         else:
             idle += 1
         if report is not None:
-            report(number + 1, count + 1)
+            report(number, len(shares))
         if idle > settings.patience:
             break
     return Clipping(best, best_ranges, tried, float(before.sum()), float(best_errors.sum()))
@@ -228,6 +226,12 @@ class _Trial:
         return found
 
 
+def _shares(bits: int, step: float) -> list[float]:
+    """Shares to try: evenly spaced, and some more close to 1, where a few tokens among thousands decide."""
+    count = round(_REACH.get(bits, 0.9) / step)
+    return [1.0, *(round(1 - part * step, 6) for part in (0.05, 0.1, 0.25, 0.5, *range(1, count + 1)))]
+
+
 def _gains(before: np.ndarray, after: np.ndarray, gain: float) -> bool:
     """Whether the error is smaller by more than `gain` on both halves of the data."""
     counted = before > 0
@@ -257,7 +261,7 @@ class _Tokens:
 
 
 def _clipped(known: _Tokens, alpha: float, margin: float) -> Interval:
-    low, high = known.whole if alpha >= 1 else token_range(known.tokens, alpha)
+    low, high = known.whole if alpha >= 1 else known.tokens.quantiles(alpha)
     return low * (1 + margin), high * (1 + margin)
 
 
