@@ -82,7 +82,7 @@ def put_through(case, found: Outcome) -> None:
         feeds = dict(zip(names, map(np.asarray, given), strict=True))
         made = list(program(feeds).values())
         expect_close(made, wanted)
-        if session is not None and "bfloat16" not in case.name:
+        if session is not None and "bfloat16" not in case.name and "attention" not in case.name:
             expect_close(made, list(session.run(feeds).values()))
             found.compared += 1
     found.passed.update(node.op_type for node in model.graph)
@@ -122,6 +122,7 @@ def test_what_is_refused_is_no_arithmetic_on_floats(outcome):
         "region",
         "aspect",
         "reduction",
+        "window",
         "before opset",
         "anti",
     )

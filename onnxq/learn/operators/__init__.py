@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch.nn.functional as nn
 
+from onnxq.learn.operators.attention import attend
 from onnxq.learn.operators.call import Call as Call
 from onnxq.learn.operators.call import Rule as Rule
 from onnxq.learn.operators.call import Tensor as Tensor
@@ -23,6 +24,7 @@ _DEFAULT: Mapping[str, Rule] = {
     **SELECTIONS,
     **REDUCTIONS,
     **PRODUCTS,
+    "Attention": attend,
     "Resize": resize,
 }
 _MICROSOFT: Mapping[str, Rule] = {
