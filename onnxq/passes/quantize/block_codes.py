@@ -13,10 +13,12 @@ import numpy.typing as npt
 
 from onnxq.passes.quantize.rounding import Codes, Grid, round_feedback, round_nearest
 
-BlockRange = Literal["minmax", "mse"]
+BlockRange = Literal["minmax", "mse", "weighted"]
 Floats = npt.NDArray[np.floating]
 Bytes = npt.NDArray[np.uint8]
 
+BLOCKS = (16, 32, 64, 128, 256)
+"""Sizes of blocks that the runtime's kernels know."""
 _COLUMNS = 4096
 """Columns worked on at once: bounds memory on the head of a language model."""
 _SHRINKS = np.linspace(1.0, 0.4, 25)
@@ -40,8 +42,8 @@ def block_grid(
         block: Rows that share a scale.
         symmetric: Signed codes around zero, or codes with a zero point of their own for each block.
         method: "minmax" holds every number of a block; "mse" takes the ends in as far as that lowers the
-            squared error of rounding and clipping together.
-        importance: What the error of each row counts for "mse", [K]: the mean square of its activation.
+            squared error of rounding and clipping together; "weighted" minds the importance of rows, too.
+        importance: What the error of each row counts, [K]: the mean square of its activation.
 
     Returns:
         A grid with scale [ceil(K / block), N].
@@ -150,7 +152,8 @@ def _grid_of(
     best = fit(low, high, bits)
     if method == "minmax":
         return best
-    counts = np.ones(channels) if importance is None else np.asarray(importance)
+    given = method == "weighted" and importance is not None
+    counts = np.asarray(importance) if given else np.ones(channels)
     weigh = np.pad(counts, (0, fill)).reshape(-1, block, 1).astype(np.float32)
     least = _error(cut, weigh, *best, bits)
     scale, zero = best

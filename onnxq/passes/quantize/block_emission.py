@@ -30,7 +30,8 @@ class BlockTask:
         block: Input channels that share a scale.
         symmetric: No zero points.
         method: How far scales reach.
-        gram: X'X of the first one's input, for rounding with feedback; None for the nearest codes.
+        feedback: Whether to round with feedback rather than to the nearest codes.
+        gram: X'X of all their inputs, for feedback and for "weighted"; None where it is not asked for.
         damping: Of the feedback.
     """
 
@@ -40,6 +41,7 @@ class BlockTask:
     block: int
     symmetric: bool
     method: BlockRange
+    feedback: bool
     gram: npt.NDArray[np.float64] | None
     damping: float
 
@@ -68,7 +70,7 @@ def emit_blocks(task: BlockTask, edit: Edit) -> None:
         method=task.method,
         importance=importance,
     )
-    codes = round_to_blocks(weight, grid, task.gram, damping=task.damping)
+    codes = round_to_blocks(weight, grid, task.gram if task.feedback else None, damping=task.damping)
     weights, scales, zeros = pack_blocks(codes, grid)
     packed = _Packed(
         edit.constant(weights, f"{label}_blocks", near=first),
@@ -83,7 +85,7 @@ def emit_blocks(task: BlockTask, edit: Edit) -> None:
     for node in [table.node for table in task.tables]:
         table = find_embedding(node)
         assert isinstance(table, Embedding)
-        _gather(table, packed, task, edit)
+        _share(table, packed, task, edit)
 
 
 def _earliest(task: BlockTask) -> ir.Node:
@@ -114,25 +116,29 @@ def _put(linear: Linear, packed: _Packed, task: BlockTask, edit: Edit) -> None:
     edit.take_over(linear.output, product)
 
 
-def _gather(table: Embedding, packed: _Packed, task: BlockTask, edit: Edit) -> None:
-    """Rows of the packed table [rows, blocks, bytes], dequantized after they are picked.
+def gather_rows(
+    table: Embedding, codes: ir.Value, scales: ir.Value, zeros: ir.Value | None, bits: int, edit: Edit
+) -> None:
+    """Let an embedding pick rows of a packed table and dequantize these alone.
 
-    GatherBlockQuantized wants scales of as many axes as codes; turning them over here keeps one copy of them
-    in the file, and the runtime does it once, when it loads. Its own zero points are not packed along blocks,
-    so they are stored once more, being few.
+    Args:
+        table: The embedding; its indices have a known rank.
+        codes: [rows, blocks, block * bits / 8], as `pack_blocks` gives them; the blocks fill a row up.
+        scales: [rows, blocks, 1].
+        zeros: As `scales`, one byte each; None for codes around ``2**(bits - 1)``.
+        bits: 8, 4 or 2.
+        edit: The edit that records the change.
     """
     node, label = table.node, label_of(table.node)
-    blocks = -(-table.channels // task.block)
-
-    def constant(array: np.ndarray, what: str) -> ir.Value:
-        return edit.constant(array, f"{label}_{what}", near=node)
-
-    apart = constant(np.array([table.rows, blocks, 1], np.int64), "scale_shape")
-    (scales,) = edit.insert("Reshape", [packed.scales, apart], before=node, names=[f"{label}_scales"])
-    inputs = [packed.weights, table.indices, scales]
-    if packed.zero_points is not None:
-        inputs.append(constant(packed.zero_points.T[:, :, None].astype(np.uint8), "zero_points"))
-    attributes = {"bits": task.bits, "block_size": task.block, "gather_axis": 0, "quantize_axis": 2}
+    assert scales.shape is not None and table.indices.shape is not None
+    blocks = int(scales.shape.numpy()[1])
+    attributes = {
+        "bits": bits,
+        "block_size": table.channels // blocks,
+        "gather_axis": 0,
+        "quantize_axis": 2,
+    }
+    inputs = [codes, table.indices, scales] + ([zeros] if zeros is not None else [])
     (picked,) = edit.insert(
         "GatherBlockQuantized",
         inputs,
@@ -141,13 +147,26 @@ def _gather(table: Embedding, packed: _Packed, task: BlockTask, edit: Edit) -> N
         before=node,
         names=[f"{label}_row_blocks"],
     )
-    whole = constant(np.array([0] * _rank(table) + [table.channels], np.int64), "row_shape")
+    kept = [0] * len(table.indices.shape)
+    whole = edit.constant(np.array([*kept, table.channels], np.int64), f"{label}_row_shape", near=node)
     (rows,) = edit.insert("Reshape", [picked, whole], before=node, names=[f"{label}_rows"], like=table.output)
     edit.take_over(table.output, rows)
 
 
-def _rank(table: Embedding) -> int:
-    """Axes of the indices, which are kept."""
-    shape = table.indices.shape
-    assert shape is not None
-    return len(shape)
+def _share(table: Embedding, packed: _Packed, task: BlockTask, edit: Edit) -> None:
+    """Let an embedding read what the linears read.
+
+    GatherBlockQuantized wants scales of as many axes as codes; turning them over here keeps one copy of them
+    in the file, and the runtime does it once, when it loads. Its own zero points are not packed along blocks,
+    so they are stored once more, being few.
+    """
+    node, label = table.node, label_of(table.node)
+    shape = [table.rows, table.channels // task.block, 1]
+    apart = edit.constant(np.array(shape, np.int64), f"{label}_scale_shape", near=node)
+    (scales,) = edit.insert("Reshape", [packed.scales, apart], before=node, names=[f"{label}_scales"])
+    scales.shape, scales.type = ir.Shape(shape), ir.TensorType(ir.DataType.FLOAT)
+    zeros = None
+    if packed.zero_points is not None:
+        apiece = packed.zero_points.T.reshape(shape).astype(np.uint8)
+        zeros = edit.constant(apiece, f"{label}_zero_points", near=node)
+    gather_rows(table, packed.weights, scales, zeros, task.bits, edit)

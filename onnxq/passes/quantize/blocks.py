@@ -1,10 +1,10 @@
 """x -> linear(W, b)  =>  MatMulNBits(x, W in blocks of 8, 4 or 2 bits, b)
 
-Fires on any float32 linear; calibration is needed for rounding with feedback alone. Every `block` input
-channels of a column share a scale (and a zero point, unless symmetric). The kernel rounds activations while
-it runs, to signed 8 bits with a scale for each row and block (accuracy level 4): on x86 this is
-per-embedding-group activation quantization (Bondarenko et al. 2021, arXiv 2109.12948) without a range to
-choose and without a node to add, so that a few large channels spoil their own block alone. Such products are
+Fires on any float32 linear; calibration is needed for rounding with feedback and for weighted ranges alone.
+Every `block` input channels of a column share a scale (and a zero point, unless symmetric). The kernel
+rounds activations while it runs, to signed 8 bits with a scale for each row and block (accuracy level 4): on x86
+that is per-embedding-group activation quantization (Bondarenko et al. 2021, arXiv 2109.12948) without a range
+to choose and without a node to add, so that a few large channels spoil their own block alone. Such products are
 slower than those of `quantize-linears` on many rows and as fast on one: best for the layers whose channels
 differ most, for decoding, and for size.
 
@@ -27,13 +27,12 @@ from onnxq.edit import label_of
 from onnxq.ir.embedding import Embedding, find_embedding, linears_of
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
-from onnxq.passes.quantize.block_codes import BlockRange
+from onnxq.passes.quantize.block_codes import BLOCKS, BlockRange
 from onnxq.passes.quantize.block_emission import BlockTask, emit_blocks
 from onnxq.passes.quantize.evidence import block_examples
 from onnxq.statistics import Statistic
 
 BITS = (2, 4, 8)
-BLOCKS = (16, 32, 64, 128, 256)
 BLOCKS_OF_TWO_BITS = (32, 64, 128)
 
 
@@ -47,8 +46,9 @@ class QuantizeBlocks(Pass):
         symmetric: No zero points.
         rounding: "nearest", or "feedback", where each number makes up for the errors of others, weighed by
             the second moments of the activations.
-        method: How far a block's scale reaches: "minmax", or "mse" for the least squared error (weighed by
-            the activations' mean squares with feedback).
+        method: How far a block's scale reaches: "minmax", "mse" for the least squared error of the weight, or
+            "weighted", where each row's error counts as much as its activations' mean square: much better
+            for "nearest", worse than the others for "feedback".
         damping: Of "feedback": see `onnxq.passes.quantize.rounding.feed_back`.
         only: Names of linears to quantize; all if empty. ``*`` stands for any text.
         skip: Names of linears that stay float; ``*`` stands for any text.
@@ -74,8 +74,8 @@ class QuantizeBlocks(Pass):
     needs: ClassVar[Needs] = Needs(opset=13)
 
     def wanted(self, model: ir.Model) -> Mapping[Statistic, Iterable[ir.Value]]:
-        """Second moments of the inputs of the linears that will be rounded with feedback."""
-        if self.rounding == "nearest":
+        """Second moments of the inputs of the linears, if the options ask for them."""
+        if not self._reads_moments:
             return {}
         linears = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
         chosen = [linear.activation for linear in linears if not isinstance(self._form(linear), str)]
@@ -89,19 +89,21 @@ class QuantizeBlocks(Pass):
         form = self._form(linear)
         if isinstance(form, str):
             return Reject(form, label_of(node))
+        linears = (linear, *(other for other in self._twins(linear) if self._form(other) == form))
         gram = None
-        if self.rounding == "feedback":
-            seen = context.statistics.get(str(linear.activation.name))
-            if seen is None or seen.moments is None:
+        if self._reads_moments:
+            seen = [context.statistics.get(str(each.activation.name)) for each in linears]
+            grams = [each.moments.gram for each in seen if each is not None and each.moments is not None]
+            if len(grams) < len(linears):
                 return Reject("calibration has no second moments of its input", label_of(node))
-            gram = seen.moments.gram
-        twins = tuple(other for other in self._twins(linear) if self._form(other) == form)
+            gram = sum(grams[1:], grams[0])
         return BlockTask(
-            (linear, *twins),
+            linears,
             self._tables(linear, form[1]),
             *form,
             symmetric=self.symmetric,
             method=self.method,
+            feedback=self.rounding == "feedback",
             gram=gram,
             damping=self.damping,
         )
@@ -109,6 +111,10 @@ class QuantizeBlocks(Pass):
     def rewrite(self, found: BlockTask, edit: Edit) -> None:
         """Put the product in blocks in the linear's place."""
         emit_blocks(found, edit)
+
+    @property
+    def _reads_moments(self) -> bool:
+        return self.rounding == "feedback" or self.method == "weighted"
 
     def _form(self, linear: Linear) -> tuple[int, int] | str:
         """Bits and block of a linear, or why it stays as it is."""

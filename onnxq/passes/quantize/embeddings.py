@@ -3,19 +3,24 @@
 Fires on an embedding table large enough to be worth it that no linear shares. Each row has its own symmetric
 scale, so that the error of a row does not depend on the others. The table is never dequantized as a whole:
 ONNX Runtime would do that on every run for DequantizeLinear in front of a Gather.
+
+With 4 bits each row is cut into blocks with a scale each, which GatherBlockQuantized dequantizes. A table
+that a linear reads too is left to `quantize-blocks`, which lets both read the same bytes.
 """
 
 from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxq.contract import Context, Contract, Edit, Examples, Pass, Reject
 from onnxq.ir.embedding import Embedding, find_embedding
+from onnxq.passes.quantize.block_codes import BLOCKS, block_grid, pack_blocks, round_to_blocks
+from onnxq.passes.quantize.block_emission import gather_rows
 from onnxq.passes.quantize.evidence import embedding_examples
 from onnxq.passes.quantize.weights import quantize_weight
 
@@ -29,10 +34,14 @@ class QuantizeEmbeddings(Pass):
     Attributes:
         least: Fewest elements of a table that is worth quantizing.
         skip: Names of Gather nodes that stay float; ``*`` stands for any text.
+        bits: 8, or 4 for half the size, where the kernel of ONNX Runtime's own is wanted.
+        block: Channels that share a scale with 4 bits: 16, 32, 64, 128 or 256.
     """
 
     least: int = 512
     skip: tuple[str, ...] = ()
+    bits: Literal[4, 8] = 8
+    block: int = 32
 
     name: ClassVar[str] = "quantize-embeddings"
     contract: ClassVar[Contract] = Contract.LOSSY
@@ -53,10 +62,23 @@ class QuantizeEmbeddings(Pass):
             return Reject(f"its table is {found.table.dtype.name}", label)
         if found.channels < NARROWEST or found.rows * found.channels < self.least:
             return Reject(f"{found.rows} x {found.channels} is too small to pay", label)
+        if self.bits == 4 and (reason := self._obstacle(found)):
+            return Reject(reason, label)
         return found
+
+    def _obstacle(self, found: Embedding) -> str:
+        """Why a table does not go into 4 bits."""
+        if self.block not in BLOCKS:
+            return f"blocks are of 16, 32, 64, 128 or 256 channels, not {self.block}"
+        if found.channels % self.block:
+            return f"rows of {found.channels} channels are not filled by blocks of {self.block}"
+        return "the rank of its indices is not known" if found.indices.shape is None else ""
 
     def rewrite(self, found: Embedding, edit: Edit) -> None:
         """Gather codes and scales, and multiply."""
+        if self.bits == 4:
+            self._in_blocks(found, edit)
+            return
         node = found.node
         label = node.name or str(found.output.name)
         rows = quantize_weight(found.table.T)
@@ -70,6 +92,14 @@ class QuantizeEmbeddings(Pass):
             "Mul", [values, scale], before=node, names=[f"{label}_rows"], like=found.output
         )
         edit.take_over(found.output, product)
+
+    def _in_blocks(self, found: Embedding, edit: Edit) -> None:
+        weight, label = found.table.T, found.node.name or str(found.output.name)
+        grid = block_grid(weight, self.bits, self.block, symmetric=True, method="mse")
+        codes, scales, _ = pack_blocks(round_to_blocks(weight, grid), grid)
+        packed = edit.constant(codes, f"{label}_blocks", near=found.node)
+        scale = edit.constant(scales[:, :, None], f"{label}_scale", near=found.node)
+        gather_rows(found, packed, scale, None, self.bits, edit)
 
     @classmethod
     def examples(cls) -> Examples:

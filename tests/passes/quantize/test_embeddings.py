@@ -126,3 +126,28 @@ def test_tables_of_other_types_stay(dtype: type) -> None:
     before, after = outputs_of(given, {"ids": ids})["y"], outputs_of(result.model, {"ids": ids})["y"]
     scale = np.abs(before).max(axis=-1, keepdims=True)
     assert (np.abs(after - before) <= 0.51 * scale / 127).all(), names
+
+
+@pytest.mark.parametrize("block", [16, 32])
+def test_four_bits_in_blocks(block: int) -> None:
+    wide = np.tile(table(), (1, 4))
+    text = f"g (int64[B,T] ids) => (float[B,T,{4 * C}] y) {{ y = Gather(table, ids) }}"
+    result = apply_pass(model_of(text, table=wide), QuantizeEmbeddings(bits=4, block=block))
+    assert ops_of(result.model) == ["GatherBlockQuantized", "Reshape"]
+    ids = np.array([[0, 7, 59], [-1, 3, -ROWS]])
+    reach = np.abs(wide).max(axis=1, keepdims=True)
+    for found in (outputs_of(result.model, {"ids": ids}), open_session(result.model).run({"ids": ids})):
+        assert (np.abs(found["y"] - wide[ids]) <= reach[ids] / 5).all()
+        assert np.square(found["y"] - wide[ids]).sum() < 0.01 * np.square(wide[ids]).sum()
+        np.testing.assert_array_equal(found["y"][0, 1], 0)
+    before, after = (
+        sum(v.const_value.nbytes for v in m.graph.initializers.values())
+        for m in (model_of(text, table=wide), result.model)
+    )
+    assert after < before / 4
+
+
+def test_rows_that_blocks_do_not_fill_stay() -> None:
+    result = apply_pass(model(), QuantizeEmbeddings(bits=4, block=32))
+    assert not result.modified
+    assert "not filled by blocks" in result.rejects[0].reason
