@@ -1,12 +1,12 @@
 """x -> linear(W, b)  =>  MatMulNBits(x, W in blocks of 8, 4 or 2 bits, b)
 
 Fires on any float32 linear; calibration is needed for rounding with feedback and for weighted ranges alone.
-Every `block` input channels of a column share a scale (and a zero point, unless symmetric). The kernel
-rounds activations while it runs, to signed 8 bits with a scale for each row and block (accuracy level 4): on x86
+Every `block` input channels of a column share a scale (and a zero point, unless symmetric). The kernel rounds
+activations while it runs, to signed 8 bits with a scale for each row and block (accuracy level 4): on x86
 that is per-embedding-group activation quantization (Bondarenko et al. 2021, arXiv 2109.12948) without a range
-to choose and without a node to add, so that a few large channels spoil their own block alone. Such products are
-slower than those of `quantize-linears` on many rows and as fast on one: best for the layers whose channels
-differ most, for decoding, and for size.
+to choose and without a node to add, so that a few large channels spoil their own block alone. Such products
+are slower than those of `quantize-linears` on many rows and as fast on one: best for the layers whose
+channels differ most, for decoding, and for size.
 
 A linear whose weight is an embedding table as well shares the packed bytes with it: the embedding gathers
 rows of the same initializer and dequantizes these alone.
