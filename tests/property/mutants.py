@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxq.contract import Context, Edit, Pass
 
@@ -114,6 +115,21 @@ def _is_nonzero(arguments: Arguments) -> bool:
     return array.dtype.kind == "f" and bool(array.any())
 
 
+def _has_step(arguments: Arguments) -> bool:
+    """Whether the new value is computed from another one."""
+    return arguments[0] is not arguments[1] and _before(arguments[1]) is not None
+
+
+def _with_step_left_out(arguments: Arguments) -> Arguments:
+    return (arguments[0], _before(arguments[1]))
+
+
+def _before(value: ir.Value) -> ir.Value | None:
+    node = value.producer()
+    computed = [] if node is None else [each for each in node.inputs if each is not None and each.producer()]
+    return computed[0] if computed else None
+
+
 CONSTANTS = ("constant", "replace_constant")
 SLIPS = (
     Slip("a constant has the wrong sign", CONSTANTS, _with_array(np.negative), _is_nonzero),
@@ -121,7 +137,7 @@ SLIPS = (
     Slip("channels are mixed up", CONSTANTS, _with_array(lambda array: array[::-1]), _is_varied),
     Slip("a constant is left as it was", ("replace_constant",), None),
     Slip("a reader is left out", ("rewire",), None),
-    Slip("a value is not replaced", ("replace", "take_over"), None),
+    Slip("the last step is left out", ("replace", "take_over"), _with_step_left_out, _has_step),
     Slip("an attribute is left as it was", ("set_attribute",), None),
 )
 _CALLS = frozenset(call for slip in SLIPS for call in slip.calls)

@@ -11,20 +11,29 @@ from onnxq.contract import AnyPass, Pass
 from onnxq.errors import OnnxqError
 from onnxq.pipeline import apply_pass
 from tests.families.sampling import pairwise
+from tests.families.spec import Dims, Spec
 from tests.property.examination import examine
 from tests.property.mutants import SLIPS, Mutant, Slip
 from tests.property.subjects import EAGER, EXACT, Subject
 
-ENOUGH = 4
+ENOUGH = 3
 """Models of the sample on which each pass must find something to do."""
 WORKING = [*[each for each in EXACT if each.name not in {eager.name for eager in EAGER}], *EAGER]
 """Each pass with the options that make it fire."""
+SURE = [
+    Spec("decoder", opset=23, norm=norm, activation=activation, clutter="exporter", dims=Dims(layers=1))
+    for norm in ("script", "recomputed")
+    for activation in ("erf", "silu")
+]
+"""What the sample may lack: RMS norms spelled out although there is an operator for them."""
+HARMLESS = ("drop-identity", "drop-dropout", "drop-casts", "drop-unused", "merge-reshapes")
+"""Passes that may write nothing that could be wrong: they only take nodes out."""
 each_pass = pytest.mark.parametrize("a_pass", WORKING, ids=lambda each: each.name)
 
 
 def fired_on(a_pass: AnyPass) -> Iterator[Subject]:
     """Models of the sample in float32 on which the pass finds something to do."""
-    for spec in pairwise():
+    for spec in (*SURE, *pairwise()):
         subject = Subject(spec, (a_pass,))
         if spec.dtype == "float32" and apply_pass(subject.model, a_pass, subject.statistics).modified:
             yield subject
@@ -39,7 +48,7 @@ def test_every_pass_is_seen_at_work(a_pass: AnyPass) -> None:
     "a_pass", [each for each in WORKING if isinstance(each, Pass)], ids=lambda each: each.name
 )
 def test_mistakes_are_caught(a_pass: Pass) -> None:
-    """One call of the editor done wrong, early, midway and late: seen, or of no effect at all."""
+    """One call of the editor done wrong, early or late: seen, or of no effect at all."""
     subject = next(fired_on(a_pass))
     honest = Mutant(a_pass)
     right = digest(apply_pass(subject.model, honest, subject.statistics).model)
@@ -58,16 +67,16 @@ def test_mistakes_are_caught(a_pass: Pass) -> None:
             caught += 1
         else:
             missed.append((slip.name, number))
-    assert tried > 0
     assert not missed
     assert caught == tried
+    assert tried or a_pass.name in HARMLESS
 
 
 def slips_of(honest: Mutant) -> Iterator[tuple[Slip, int]]:
-    """Which mistakes the pass had a chance to make, and when: the first time, midway, the last time."""
+    """Which mistakes the pass had a chance to make, and when: the first time and the last."""
     for slip in SLIPS:
         chances = honest.chances.get(slip.name, 0)
-        for number in sorted({0, chances // 2, chances - 1}):
+        for number in sorted({0, chances - 1}):
             if 0 <= number < chances:
                 yield slip, number
 
