@@ -46,8 +46,8 @@ class StepSettings:
     bits: int = 8
     weight_bits: int = 0
     epochs: int = 3
-    rate: float = 3e-3
-    batch: int = 8
+    rate: float = 2e-2
+    batch: int = 4
     outputs: tuple[str, ...] | None = None
     seed: int = 0
 

@@ -21,8 +21,11 @@ from onnxq.learn.program import Program
 from onnxq.runtime import open_session
 from tests.graphs import PLAIN
 
-WIDE = {"test_reduce_max_empty_set", "test_reduce_max_empty_set_bool", "test_reduce_min_empty_set"}
+EMPTY = {"test_reduce_max_empty_set", "test_reduce_max_empty_set_bool", "test_reduce_min_empty_set"}
 """Reductions of nothing, for which torch has no answer."""
+
+RUNTIME_DIFFERS = ("bfloat16", "attention", "downsample_scales_cubic_align", "downsample_scales_linear_align")
+"""Where the runtime's numbers are not those of the reference, or cannot be fed."""
 
 
 @dataclass
@@ -39,14 +42,16 @@ def cases():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module in pkgutil.iter_modules(node_cases.__path__):
-            if module.name.replace("_", "") in known or module.name in ("reduce_log_sum_exp",):
+            if module.name.replace("_", "") in known:
                 importlib.import_module(f"{node_cases.__name__}.{module.name}")
     names = set(RULES[""])
     unique = {case.name: case for case in node_cases._NodeTestCases}
     return [
         case
         for case in unique.values()
-        if {node.op_type for node in case.model.graph.node} <= names and plain(case)
+        if {node.op_type for node in case.model.graph.node} <= names
+        and plain(case)
+        and not ("attention" in case.name and "expanded" in case.name)  # long, and no new operators
     ]
 
 
@@ -82,7 +87,7 @@ def put_through(case, found: Outcome) -> None:
         feeds = dict(zip(names, map(np.asarray, given), strict=True))
         made = list(program(feeds).values())
         expect_close(made, wanted)
-        if session is not None and "bfloat16" not in case.name and "attention" not in case.name:
+        if session is not None and not any(word in case.name for word in RUNTIME_DIFFERS):
             expect_close(made, list(session.run(feeds).values()))
             found.compared += 1
     found.passed.update(node.op_type for node in model.graph)
@@ -99,7 +104,7 @@ def expect_close(made, wanted) -> None:
 
 
 def test_no_case_gives_other_numbers(outcome):
-    assert {name: text for name, text in outcome.wrong.items() if name not in WIDE} == {}
+    assert {name: text for name, text in outcome.wrong.items() if name not in EMPTY} == {}
 
 
 def test_most_cases_are_run_and_compared_with_the_runtime(outcome):
