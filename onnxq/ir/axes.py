@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnxq.ir import moves
 from onnxq.ir.channels import reshape_end
 from onnxq.ir.moves import Spot, Spots
-from onnxq.ir.walk import attribute, axes_of, constant_shape, input_of, is_op, rank_of, root_of
+from onnxq.ir.walk import attribute, axes_of, constant_shape, input_of, is_op, root_of
 
 _CLIMB_LIMIT = 8
 _MOST_AXES = 16
@@ -109,7 +109,7 @@ def _reduce(node: ir.Node, at: Spot, channels: int) -> Spots | str:
 
 def _reduced(node: ir.Node) -> tuple[int, ...] | None:
     """The axes that a reduction takes away, from the end."""
-    axes, rank = axes_of(node), rank_of(node.inputs[0]) if node.inputs[0] is not None else None
+    axes, rank = axes_of(node), moves.rank_at(node.inputs[0])
     if not axes:
         computed = axes is None and ("axes" in node.attributes or input_of(node, 1) is not None)
         unknown = computed or attribute(node, "noop_with_empty_axes", 0)
@@ -120,7 +120,7 @@ def _reduced(node: ir.Node) -> tuple[int, ...] | None:
 
 
 def _norm(node: ir.Node, at: Spot, channels: int) -> Spots | str:
-    first, rank = attribute(node, "axis", -1), rank_of(node.inputs[0]) if node.inputs[0] else None
+    first, rank = attribute(node, "axis", -1), moves.rank_at(node.inputs[0])
     if at.axis != -1 and first >= 0 and rank is None:
         return "the axes of the norm are not known"
     first = first if first < 0 or rank is None else first - rank
@@ -138,7 +138,7 @@ def _skip_norm(node: ir.Node, at: Spot, channels: int) -> Spots | str:
 
 
 def _batch_norm(node: ir.Node, at: Spot, channels: int) -> Spots | str:
-    rank = rank_of(node.inputs[0]) if node.inputs[0] is not None else None
+    rank = moves.rank_at(node.inputs[0])
     if rank is None or len(node.outputs) > 1:
         return "BatchNormalization of an unknown shape"
     vectors = tuple(Spot(False, index, -1) for index in range(1, 5)) if at.axis == 1 - rank else ()
@@ -146,10 +146,7 @@ def _batch_norm(node: ir.Node, at: Spot, channels: int) -> Spots | str:
 
 
 def _matmul(node: ir.Node, at: Spot, channels: int) -> Spots | str:
-    right = input_of(node, 1)
-    rank = None if right is None else rank_of(right)
-    shape = constant_shape(right)
-    rank = len(shape) if shape is not None else rank
+    rank = moves.rank_at(input_of(node, 1))
     if rank is None or rank < 2:
         return "the right operand of the product is not known to be a matrix"
     return _product(at, (-1, -2), (-2, -1))

@@ -38,6 +38,22 @@ class Spot:
 Spots = tuple[Spot, ...]
 
 
+def rank_at(value: ir.Value | None) -> int | None:
+    """Number of axes, from the shape or from what made the value."""
+    rank = rank_of(value) if value is not None else None
+    if value is None or rank is not None:
+        return rank
+    shape, node = constant_shape(value), value.producer()
+    if shape is not None or node is None:
+        return None if shape is None else len(shape)
+    order = node.attributes.get("perm") if is_op(node, "Transpose") else None
+    if order is not None and not order.is_ref():
+        return len(order.as_ints())
+    target = reshape_end(node) if is_op(node, "Reshape") else ()
+    # A part of unknown length, which counts as one size, leaves the rank open.
+    return len(target) if target and constant_of(input_of(node, 1)) is not None else None
+
+
 def _both(at: Spot) -> Spots:
     """The same axis of the first input and of the first output."""
     return (Spot(False, 0, at.axis), Spot(True, 0, at.axis))
@@ -46,14 +62,12 @@ def _both(at: Spot) -> Spots:
 def gather(node: ir.Node, at: Spot, channels: int) -> Spots | str:
     """Rows picked from a table or tensor; the axes behind the picked one stay last."""
     data, indices = input_of(node, 0), input_of(node, 1)
-    shapes = [constant_shape(value) for value in (data, indices)]
-    rank, picks = (
-        len(shape) if shape is not None else rank_of(value) if value is not None else None
-        for shape, value in zip(shapes, (data, indices), strict=True)
-    )
+    rank, picks = rank_at(data), rank_at(indices)
     axis = attribute(node, "axis", 0)
     if axis == 0 and at.axis == -1 and (rank or 0) > 1:
         return (Spot(False, 0, -1), Spot(True, 0, -1))
+    if axis == at.axis and not at.is_output:
+        return "Gather picks channels"
     if rank is None or picks is None:
         return "Gather of an unknown shape"
     axis = axis if axis < 0 else axis - rank
@@ -69,7 +83,7 @@ def gather(node: ir.Node, at: Spot, channels: int) -> Spots | str:
 def transpose(node: ir.Node, at: Spot, channels: int) -> Spots | str:
     """The axes in another order."""
     given = node.attributes.get("perm")
-    known = next((r for v in (*node.inputs, *node.outputs) if v is not None and (r := rank_of(v))), None)
+    known = next((r for v in (*node.inputs, *node.outputs) if (r := rank_at(v))), None)
     if given is not None and given.is_ref():
         return "the order of the axes is not known"
     perm = tuple(given.as_ints()) if given is not None else tuple(range(known or 0))[::-1]
@@ -135,9 +149,9 @@ def _with_ones(node: ir.Node, at: Spot, *, longer_is_output: bool) -> Spots | st
     """Axes of length one come or go; they are counted in the longer of the two shapes."""
     axes = axes_of(node)
     longer = node.outputs[0] if longer_is_output else node.inputs[0]
-    rank = rank_of(longer) if longer is not None else None
-    if rank is None and axes is not None and longer_is_output and node.inputs[0] is not None:
-        short = rank_of(node.inputs[0])
+    rank = rank_at(longer)
+    if rank is None and axes is not None and longer_is_output:
+        short = rank_at(node.inputs[0])
         rank = None if short is None else short + len(axes)
     if axes is None or (rank is None and any(axis >= 0 for axis in axes)):
         return f"the axes of {node.op_type} are not known"
@@ -154,7 +168,7 @@ def _with_ones(node: ir.Node, at: Spot, *, longer_is_output: bool) -> Spots | st
 
 def flatten(node: ir.Node, at: Spot, channels: int) -> Spots | str:
     """Two axes are left; the last one survives if nothing is joined to it."""
-    first, rank = attribute(node, "axis", 1), rank_of(node.inputs[0]) if node.inputs[0] is not None else None
+    first, rank = attribute(node, "axis", 1), rank_at(node.inputs[0])
     if at.axis == -1 and (first == -1 or (rank is not None and first == rank - 1)):
         return _both(at)
     return "Flatten joins the channels with others"
@@ -162,7 +176,7 @@ def flatten(node: ir.Node, at: Spot, channels: int) -> Spots | str:
 
 def along(node: ir.Node, at: Spot, channels: int) -> Spots | str:
     """Concat and Split: along another axis than the channels' they leave each channel in its place."""
-    known = next((r for v in (*node.outputs, *node.inputs) if v is not None and (r := rank_of(v))), None)
+    known = next((r for v in (*node.outputs, *node.inputs) if (r := rank_at(v))), None)
     axis = attribute(node, "axis", 0)
     if axis >= 0 and known is None:
         return f"the axis of {node.op_type} is not known"
@@ -179,7 +193,7 @@ def along(node: ir.Node, at: Spot, channels: int) -> Spots | str:
 def slicing(node: ir.Node, at: Spot, channels: int) -> Spots | str:
     """A part of other axes, or the whole of this one."""
     starts, ends = constant_of(input_of(node, 1)), constant_of(input_of(node, 2))
-    axes, rank = axes_of(node, 3), rank_of(node.inputs[0]) if node.inputs[0] is not None else None
+    axes, rank = axes_of(node, 3), rank_at(node.inputs[0])
     if axes is None and input_of(node, 3) is None and starts is not None:
         axes = tuple(range(starts.size))
     if axes is None or (rank is None and any(axis >= 0 for axis in axes)):
