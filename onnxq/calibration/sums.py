@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.statistics import PairedMoments, SecondMoments
+from onnxq.statistics.moments import of_one_size
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -69,7 +70,8 @@ class MomentSum:
     def _flush(self) -> None:
         rows = self._stack.take()
         if len(rows):
-            self._gram += rows.T @ rows
+            even = of_one_size(rows)
+            self._gram += even.T @ even
             self._total += rows.sum(axis=0)
             self._count += len(rows)
 

@@ -26,8 +26,8 @@ from onnxq.statistics.paired import PairedMoments
 from onnxq.statistics.rows import Rows
 from onnxq.statistics.tensor import Statistics, TensorStatistics
 
-FORMAT = 2
-"""1 kept second moments as exact sums."""
+FORMAT = 3
+"""1 kept second moments as exact sums, 2 those of tokens as they are."""
 _CLASSES = {
     each.__name__: each
     for each in (

@@ -18,11 +18,13 @@ def parts_of(seed: int) -> list[np.ndarray]:
     ]
 
 
-def test_second_moments_equal_the_product_of_all_tokens() -> None:
+def test_second_moments_count_every_token_the_same() -> None:
     parts = parts_of(0)
     whole = np.concatenate(parts).astype(np.float64)
     merged = reduce(SecondMoments.merge, map(SecondMoments.of, parts))
-    np.testing.assert_allclose(merged.gram, whole.T @ whole, rtol=1e-11, atol=0)
+    even = whole / np.sqrt((whole**2).mean(axis=1, keepdims=True))
+    np.testing.assert_allclose(merged.gram, even.T @ even, rtol=1e-10, atol=1e-12)
+    assert np.trace(merged.gram) == pytest.approx(whole.size)
     np.testing.assert_allclose(merged.total, whole.sum(axis=0), rtol=1e-9)
     np.testing.assert_allclose(merged.mean, whole.mean(axis=0), rtol=1e-9)
     np.testing.assert_array_equal(merged.gram, merged.gram.T)
@@ -50,3 +52,10 @@ def test_raw_moments_give_kurtosis_and_infinity_norm() -> None:
 
 def test_a_constant_has_no_kurtosis() -> None:
     assert np.isnan(RawMoments.of(np.zeros(5)).kurtosis)
+
+
+def test_a_token_of_zeros_adds_nothing() -> None:
+    some = np.array([[3.0, 4.0], [0.0, 0.0]])
+    found = SecondMoments.of(some)
+    np.testing.assert_allclose(found.gram, SecondMoments.of(some[:1]).gram)
+    assert found.count == 2

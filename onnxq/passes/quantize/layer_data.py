@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from onnxq.passes.quantize.correction import Expectation, expect_own_noise, expect_paired, mean_error
 from onnxq.statistics import PairedMoments, SecondMoments, TensorStatistics
+from onnxq.statistics.moments import of_one_size
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,7 +52,8 @@ class LayerData:
 
     Attributes:
         moments: Of the float model, without the rows that judge.
-        noise: Squared error of each channel's own rounding, mean over tokens, [K].
+        noise: Squared error of each channel's own rounding, mean over tokens, [K]: as a part of the token's
+            mean square, as moments count every token the same; plain where there are pairs, which are plain.
         fitting: Rows [R, K] and the same rounded; None without rows.
         judging: Other rows and the same rounded.
         pairs: Moments together with those behind quantized layers.
@@ -73,13 +75,14 @@ class LayerData:
         if seen is None or moments is None or moments.total.shape != (channels,):
             return None
         if seen.rows is None or len(seen.rows.keys) < 2:
-            return cls(moments, np.full(channels, quantizer.noise()), pairs=pairs)
+            # What rounding is as a part of a token's size is not known without tokens; damping stands in.
+            return cls(moments, np.full(channels, quantizer.noise() if pairs else 0.0), pairs=pairs)
         odd = (seen.rows.keys & np.uint64(1)).astype(bool)
         if odd.all() or not odd.any():
             odd = np.arange(len(odd)) % 2 == 1
         fitting, judging = seen.rows.values[~odd], seen.rows.values[odd]
         rounded = quantizer.apply(fitting)
-        noise = ((rounded - fitting).astype(np.float64) ** 2).mean(axis=0)
+        noise = _noise(fitting, rounded, relative=pairs is None)
         rest = _without(moments, judging)
         return cls(rest, noise, (fitting, rounded), (judging, quantizer.apply(judging)), pairs)
 
@@ -149,6 +152,16 @@ class _MomentJudge:
 
 def _without(moments: SecondMoments, rows: np.ndarray) -> SecondMoments:
     wide = rows.astype(np.float64)
+    even = of_one_size(wide)
     return SecondMoments(
-        moments.gram - wide.T @ wide, moments.total - wide.sum(axis=0), moments.count - len(wide)
+        moments.gram - even.T @ even, moments.total - wide.sum(axis=0), moments.count - len(wide)
     )
+
+
+def _noise(rows: np.ndarray, rounded: np.ndarray, *, relative: bool) -> Floats:
+    """Squared rounding error of each channel, perhaps over the token's mean square, mean over tokens, [K]."""
+    square = np.square((rounded - rows).astype(np.float64))
+    if relative:
+        size = np.square(rows.astype(np.float64)).mean(axis=1, keepdims=True)
+        square /= np.maximum(size, max(QUIET * float(np.median(size)), 1e-300))
+    return np.asarray(square.mean(axis=0))
