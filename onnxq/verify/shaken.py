@@ -41,8 +41,8 @@ def shaken(model: ir.Model) -> ir.Model | None:
 
 def _moved(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
     """The tensor moved by one rounding; None if it is to stay."""
-    if tensor is None or tensor.size > LARGEST or tensor.dtype not in _UNITS:
-        return None
+    if tensor is None or not 1 < tensor.size <= LARGEST or tensor.dtype not in _UNITS:
+        return None  # a single number may be an exponent, and a power of 2 + 2**-22 is NaN for all below zero
     array = tensor.numpy()
     signs = np.where(np.arange(array.size).reshape(array.shape) % 2, -1.0, 1.0)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnxq.contract import Contract
@@ -77,6 +80,45 @@ def test_ill_conditioned_rounding_is_told_from_error_by_the_noise_of_the_origina
         "k = Mul(x, two) h = Add(k, twice) y = Sub(h, twice)", twice=np.float32(2e6), two=np.float32(3)
     )
     assert verdict(before, wrong, REASSOCIATES, feeds=feeds).verdict is Verdict.DIFFERENT
+
+
+class Counting(InProcess):
+    """A host that notes what it opens and how many of these are open at once."""
+
+    def __init__(self):
+        self.opened, self.alive, self.most = [], weakref.WeakSet(), 0
+
+    def open(self, model, level, /):
+        running = super().open(model, level)
+        self.opened.append((model, level))
+        self.alive.add(running)
+        self.most = max(self.most, len(self.alive))
+        return running
+
+
+def test_each_model_is_opened_once_however_many_feeds_are_noisy():
+    """The original twice, as it is and optimised; the rewritten model, too; and a shaken copy."""
+    three, thousand, threefold = np.float32(3), np.float32(1e3), np.float32(3e3)
+    before = graph(
+        "h = Add(x, thousand) k = Sub(h, thousand) y = Mul(k, three)", thousand=thousand, three=three
+    )
+    after = graph(
+        "k = Mul(x, three) h = Add(k, threefold) y = Sub(h, threefold)", threefold=threefold, three=three
+    )
+    random = np.random.default_rng(0)
+    feeds = [Feed(str(n), {"x": random.standard_normal((8, 4)).astype(np.float32)}) for n in range(3)]
+    host = Counting()
+    assert verdict(before, after, REASSOCIATES, feeds=feeds, host=host).verdict is Verdict.EQUAL
+    kinds = [("before" if model is before else "after" if model is after else "copy", level)
+             for model, level in host.opened]  # fmt: skip
+    assert sorted(kinds) == [
+        ("after", "all"),
+        ("after", "disabled"),
+        ("before", "all"),
+        ("before", "disabled"),
+        ("copy", "disabled"),
+    ]
+    assert host.most <= 3
 
 
 def test_dimension_mix_up_shows_at_sizes_that_differ():
@@ -249,4 +291,13 @@ def test_rounding_inside_is_seen_where_token_ids_cannot_be_moved():
     before = _through_large_numbers("before")
     for after, verdict in (("after", Verdict.EQUAL), ("wrong", Verdict.DIFFERENT)):
         found = judge(before, _through_large_numbers(after), Contract.REASSOCIATES, settings=HERE)
+        assert found.verdict is verdict, found.reason
+
+
+def test_half_precision_is_not_held_to_bits_that_the_runtime_makes_up():
+    """It computes both in float32; without the Identity it does not round the product in between."""
+    body = "g (float16[n,64] x) => (float16[n,64] y) {{ m = LeakyRelu(x) {} y = Erf({}) }}"
+    before = model_of(body.format("i = Identity(m)", "i"))
+    for last, verdict in (("m", Verdict.EQUAL), ("x", Verdict.DIFFERENT)):
+        found = judge(before, model_of(body.format("", last)), Contract.BITWISE, settings=HERE)
         assert found.verdict is verdict, found.reason
