@@ -123,11 +123,17 @@ class QuantizeLinears(Pass):
     needs: ClassVar[Needs] = Needs(statistics=frozenset({Statistic.CHANNEL_EXTREMES}), opset=13)
 
     def __post_init__(self) -> None:
-        for bits in (self.weight_bits, self.activation_bits):
-            if not 2 <= bits <= 8:
+        limits = {
+            "weight_bits": (2, 8),
+            "activation_bits": (2, 8),
+            "probability": (0, 1),
+            "percentile": (50, 100),
+        }
+        for name, (least, most) in limits.items():
+            if not least <= (given := getattr(self, name)) <= most:
                 raise UsageProblem(
-                    f"codes of {bits} bits",
-                    hint="weight_bits and activation_bits: 2 to 8",
+                    f"quantize-linears: {name} is {given}",
+                    hint=f"It has to be between {least} and {most}.",
                     slug="bad-setting",
                 )
 

@@ -282,11 +282,19 @@ def test_options_are_words():
     assert parse_pass(format_pass(made)) == made
 
 
-@pytest.mark.parametrize("option", ["weight_bits", "activation_bits"])
-@pytest.mark.parametrize("bits", [1, 9])
-def test_bits_have_their_limits(option, bits):
-    with pytest.raises(UsageProblem, match=str(bits)):
-        QuantizeLinears(**{option: bits})
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("weight_bits", 1),
+        ("weight_bits", 9),
+        ("activation_bits", 9),
+        ("probability", 1.5),
+        ("percentile", 0.9),
+    ],
+)
+def test_options_have_their_limits(option, value):
+    with pytest.raises(UsageProblem, match=f"{option} is {value}"):
+        QuantizeLinears(**{option: value})
 
 
 def test_ranges_of_tokens_and_samples_are_inside_what_was_seen():
