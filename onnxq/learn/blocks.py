@@ -7,16 +7,17 @@ computes them from the model's inputs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnxq.ir.feedforward import find_feedforward
 from onnxq.ir.flow import source_of
-from onnxq.ir.linear import Linear
+from onnxq.ir.linear import Linear, linear_giving
 from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.residual import Residual, ResidualStream, find_streams
+from onnxq.ir.walk import is_op, root_of
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class Block:
 def find_blocks(model: ir.Model, linears: Mapping[str, Linear]) -> list[Block]:
     """The blocks of the model that hold any of `linears`, in order."""
     norms = _norms_by_input(model)
+    chains = [(stream.start, _sums(stream)) for stream in find_streams(model)] or _rescaled(model, linears)
     blocks = []
-    for stream in find_streams(model):
-        value = stream.start
-        for end in _ends(stream, norms):
+    for value, sums in chains:
+        for total in sums:
+            end = _settled(total, norms)
             inside = _between(model, value, end)
             labels = tuple(label for label, linear in linears.items() if linear.node in inside)
             if labels:
@@ -63,14 +65,36 @@ def join_blocks(blocks: Sequence[Block], count: int) -> list[Block]:
     ]
 
 
-def _ends(stream: ResidualStream, norms: Mapping[ir.Value, Norm]) -> Iterator[ir.Value]:
-    """Values behind which a layer is complete; behind every residual if none of them is a feed-forward."""
+def _sums(stream: ResidualStream) -> list[ir.Value]:
+    """Sums with which a layer is complete; all of them if none joins a feed-forward."""
     closing = [residual for residual in stream.residuals if _joins_feedforward(residual)]
-    for residual in closing or stream.residuals:
-        norm = norms.get(residual.output)
-        readers = {node for node, _ in residual.output.uses()}
-        alone = norm is not None and readers <= set(norm.nodes) and not residual.output.is_graph_output()
-        yield norm.output if norm is not None and alone else residual.output
+    return [residual.output for residual in closing or stream.residuals]
+
+
+def _rescaled(model: ir.Model, linears: Mapping[str, Linear]) -> list[tuple[ir.Value, list[ir.Value]]]:
+    """The chain of sums of a model whose stream is scaled on its way, and therefore no plain residual stream.
+
+    A layer is complete where a linear that narrows is added to something computed. The first block starts
+    where the first linear reads: what bypasses that is computed from the model's inputs, as floats.
+    """
+    joined: list[tuple[Linear, ir.Value]] = []
+    for node in model.graph:
+        if is_op(node, "Add") and all(value is not None and root_of(value) is None for value in node.inputs):
+            given = [linear_giving(value) for value in node.inputs if value is not None]
+            made = [linear for linear in given if linear is not None]
+            joined += [(made[0], node.outputs[0])] if len(made) == 1 else []
+    narrowing = [total for linear, total in joined if linear.channels > linear.columns]
+    sums = narrowing or [total for _, total in joined]
+    first = next((linear for linear in linears.values()), None)
+    return [(first.activation, sums)] if first is not None and sums else []
+
+
+def _settled(total: ir.Value, norms: Mapping[ir.Value, Norm]) -> ir.Value:
+    """A sum, or the norm that alone reads it."""
+    norm = norms.get(total)
+    readers = {node for node, _ in total.uses()}
+    alone = norm is not None and readers <= set(norm.nodes) and not total.is_graph_output()
+    return norm.output if norm is not None and alone else total
 
 
 def _joins_feedforward(residual: Residual) -> bool:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from onnxq.edit import Edit
 from onnxq.errors import CalibrationError
+from onnxq.ir.residual import find_residual, find_streams
 from onnxq.learn.batches import batches_of
 from onnxq.learn.blocks import find_blocks, join_blocks
 from onnxq.learn.imitation import linears_of, reads_of, steps_for, stored, weights_of
@@ -122,6 +124,19 @@ def test_blocks_follow_one_another_and_hold_every_linear_between_the_ends(name):
         assert [(each.start, each.end) for each in join_blocks(blocks, 4)] == [
             (blocks[0].start, blocks[1].end)
         ]
+
+
+def test_blocks_are_found_where_the_stream_is_scaled_on_its_way():
+    model = transformer("post_18")
+    linears = linears_of(model, seen_ranges(model, feeds_for(model, 0)))
+    plain = find_blocks(model, linears)
+    edit = Edit(model, "test")
+    for residual in [found for node in list(model.graph) if (found := find_residual(node)) is not None]:
+        factor = edit.constant(np.full(16, 2, np.float32), "factor", near=residual.node)
+        (scaled,) = edit.insert("Mul", [residual.skip, factor], before=residual.node, names=["scaled"])
+        edit.rewire(residual.node, residual.skip_index, scaled)
+    assert find_streams(model) == []
+    assert find_blocks(model, linears) == plain
 
 
 def test_a_weight_is_put_where_a_gemm_reads_it():

@@ -28,4 +28,4 @@ def test_real_models_compute_what_the_runtime_computes(name):
     with torch.no_grad():
         got = Program(model)(feeds)
     for key, wanted in outputs_of(model, feeds).items():
-        np.testing.assert_allclose(got[key], wanted, atol=2e-6 * np.abs(wanted).max() + 1e-5)
+        np.testing.assert_allclose(got[key], wanted, atol=5e-6 * np.abs(wanted).max() + 1e-5)
