@@ -85,3 +85,15 @@ def test_nothing_to_even_out_is_left_alone(reach: np.ndarray) -> None:
     assert scale.max() / scale.min() == 1.0
     if not reach.any():
         np.testing.assert_array_equal(scale, np.ones(3))
+
+
+def test_a_second_search_on_what_the_first_made_finds_nothing_worth_moving() -> None:
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        channels, columns = random.integers(4, 33, 2)
+        reach = random.random(channels) * np.where(random.random(channels) < 0.1, 20, 1)
+        low, high = -reach, reach * random.uniform(0.5, 1, channels)
+        weights = [random.standard_normal((channels, columns)) for _ in range(random.integers(1, 4))]
+        scale = choose_scale(low, high, weights)
+        again = choose_scale(low / scale, high / scale, [weight * scale[:, None] for weight in weights])
+        assert again.max() == 1.0
