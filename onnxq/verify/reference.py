@@ -5,7 +5,8 @@ Opening is what a trial of a large model pays for, in seconds and in copies of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,14 @@ class Reference:
     Args:
         model: The original.
         host: What opens it.
+
+    Attributes:
+        feeds: What it will be asked about, so that a copy can be asked about all at once.
     """
 
     def __init__(self, model: ir.Model, host: Host) -> None:
         self.model, self._host = model, host
+        self.feeds: Sequence[Feed] = ()
         self._plain: Running | None = None
         self._fast: Running | None = None
         self._refused = False
@@ -72,13 +77,21 @@ class Reference:
     def shaken(self, feed: Feed) -> Outputs | None:
         """Its outputs with its smaller constants moved by one rounding; None where that cannot be had."""
         if id(feed) not in self._shaken:
-            model = shaken(self.model)
-            try:
-                outputs = None if model is None else self._host.open(model, "disabled").run(feed.arrays)
-            except BackendError:
-                outputs = None
-            self._shaken[id(feed)] = (feed, outputs)
+            self._shake([feed, *(each for each in self.feeds if each is not feed)])
         return self._shaken[id(feed)][1]
+
+    def _shake(self, feeds: Sequence[Feed]) -> None:
+        """Put all feeds to the shaken copy at once, so that it is opened once and closed again."""
+        model = shaken(self.model)
+        try:
+            running = None if model is None else self._host.open(model, "disabled")
+        except BackendError:
+            running = None
+        for feed in feeds:
+            outputs = None
+            with contextlib.suppress(BackendError):
+                outputs = None if running is None else running.run(feed.arrays)
+            self._shaken[id(feed)] = (feed, outputs)
 
     def close(self) -> None:
         """Let go of the sessions; they open again when they are needed."""

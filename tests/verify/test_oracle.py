@@ -98,15 +98,11 @@ class Counting(InProcess):
 
 def test_each_model_is_opened_once_however_many_feeds_are_noisy():
     """The original twice, as it is and optimised; the rewritten model, too; and a shaken copy."""
-    three, thousand, threefold = np.float32(3), np.float32(1e3), np.float32(3e3)
-    before = graph(
-        "h = Add(x, thousand) k = Sub(h, thousand) y = Mul(k, three)", thousand=thousand, three=three
-    )
-    after = graph(
-        "k = Mul(x, three) h = Add(k, threefold) y = Sub(h, threefold)", threefold=threefold, three=three
-    )
+    far, three = np.full(4, 1e4, np.float32), np.float32(3)
+    before = graph("k = Sub(x, far) y = Mul(k, three)", far=far, three=three)
+    after = graph("k = Mul(x, three) y = Sub(k, further)", further=3 * far, three=three)
     random = np.random.default_rng(0)
-    feeds = [Feed(str(n), {"x": random.standard_normal((8, 4)).astype(np.float32)}) for n in range(3)]
+    feeds = [Feed(str(n), {"x": random.normal(1e4, 1, (8, 4)).astype(np.float32)}) for n in range(3)]
     host = Counting()
     assert verdict(before, after, REASSOCIATES, feeds=feeds, host=host).verdict is Verdict.EQUAL
     kinds = [("before" if model is before else "after" if model is after else "copy", level)
