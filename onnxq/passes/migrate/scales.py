@@ -37,8 +37,8 @@ def choose_scale(low: np.ndarray, high: np.ndarray, weights: Sequence[np.ndarray
         weights: The weights [C, N] of all linears that read the tensor.
 
     Returns:
-        float64 [C]; all ones if no threshold is worth it against leaving the tensor alone. 1 for channels that
-        every weight multiplies by zero.
+        float64 [C]; all ones if no threshold is worth it against leaving the tensor alone. 1 for channels
+        that every weight multiplies by zero.
     """
     rows = [np.asarray(weight, np.float64) for weight in weights]
     powers = sum(np.einsum("kn,kn->k", row, row) for row in rows)
