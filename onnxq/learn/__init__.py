@@ -15,3 +15,17 @@ except ImportError as error:
         hint='pip install "onnxq[torch]"; methods that learn need it, everything else does without',
         slug="no-torch",
     ) from None
+
+from onnxq.learn.low_rank import BlockResult as BlockResult
+from onnxq.learn.low_rank import Corrected as Corrected
+from onnxq.learn.low_rank import LowRankSettings as LowRankSettings
+from onnxq.learn.low_rank import learn_low_rank as learn_low_rank
+from onnxq.learn.program import Changes as Changes
+from onnxq.learn.program import Program as Program
+from onnxq.learn.reconstruct import Codes as Codes
+from onnxq.learn.reconstruct import Reconstructed as Reconstructed
+from onnxq.learn.reconstruct import ReconstructSettings as ReconstructSettings
+from onnxq.learn.reconstruct import learn_rounding as learn_rounding
+from onnxq.learn.steps import LearnedRanges as LearnedRanges
+from onnxq.learn.steps import StepSettings as StepSettings
+from onnxq.learn.steps import learn_steps as learn_steps

@@ -99,7 +99,7 @@ class Reconstructed:
     blocks: tuple[BlockResult, ...]
 
 
-def reconstruct(
+def learn_rounding(
     model: ir.Model,
     ranges: Ranges,
     samples: Iterable[Feeds],

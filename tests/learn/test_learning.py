@@ -14,7 +14,7 @@ from onnxq.learn.blocks import find_blocks, join_blocks
 from onnxq.learn.imitation import linears_of, reads_of, steps_for, stored, weights_of
 from onnxq.learn.low_rank import LowRankSettings, learn_low_rank
 from onnxq.learn.program import Changes, Program
-from onnxq.learn.reconstruct import ReconstructSettings, reconstruct
+from onnxq.learn.reconstruct import ReconstructSettings, learn_rounding
 from onnxq.learn.steps import StepSettings, learn_steps
 from tests.graphs import model_of
 from tests.learn.models import TRANSFORMERS, feeds_for, seen_ranges, transformer
@@ -90,7 +90,7 @@ def weights_of_corrected(linears, weights):
 
 def test_rounding_is_reconstructed_and_kept_where_it_helps(setting):
     model, ranges, samples, held_out = setting
-    found = reconstruct(model, ranges, samples, held_out, BLOCKS)
+    found = learn_rounding(model, ranges, samples, held_out, BLOCKS)
     assert any(block.kept for block in found.blocks)
     linears = linears_of(model, ranges)
     for label, codes in found.codes.items():
@@ -103,7 +103,7 @@ def test_rounding_is_reconstructed_and_kept_where_it_helps(setting):
 def test_the_same_seed_gives_the_same_bytes(setting):
     model, ranges, samples, held_out = setting
     quick = ReconstructSettings(weight_bits=3, steps=10, rate=0.05)
-    first, second = (reconstruct(model, ranges, samples, held_out, quick) for _ in range(2))
+    first, second = (learn_rounding(model, ranges, samples, held_out, quick) for _ in range(2))
     assert first.blocks == second.blocks
     assert first.ranges == second.ranges
     steps = [learn_steps(model, ranges, samples, held_out, STEPS).ranges for _ in range(2)]
