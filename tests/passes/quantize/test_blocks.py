@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -9,9 +11,9 @@ import pytest
 from onnxq.passes.quantize.block_codes import block_grid, pack, pack_blocks, round_activations, unpack
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.rounding import Grid, round_nearest
-from onnxq.pipeline import PassResult, apply_pass
+from onnxq.pipeline import PassResult, apply_pass, run
 from onnxq.runtime import confirm_kernels, expected_kernels, open_session, optimized_graph
-from onnxq.statistics import SecondMoments, Statistics, TensorStatistics
+from onnxq.statistics import SecondMoments, Statistic, Statistics, TensorStatistics
 from tests.graphs import model_of as model_of_text
 from tests.graphs import outputs_of
 from tests.passes.quantize.integers import BODIES, CASES, SHAPES, K, Reference, activation, model_of
@@ -253,3 +255,27 @@ def test_symmetric_grids_use_the_lowest_code() -> None:
     grid = block_grid(np.array([[-8.0], [1.0]]), 4, 16, symmetric=True)
     assert grid == grid and isinstance(grid, Grid)
     assert round_nearest(np.array([[-8.0], [1.0]]), grid).tolist() == [[-8], [1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ({}, set()),
+        ({"rounding": "feedback"}, {"x", "m"}),
+        ({"method": "weighted", "skip": ("node1",)}, {"x"}),
+    ],
+)
+def test_calibration_is_asked_for_what_the_options_need(options: dict[str, object], kinds: set[str]) -> None:
+    given = model_of("m = MatMul(x, w) y = MatMul(m, q)", "B,64", q=np.eye(48, dtype=np.float32) + 0.1)
+    asked: dict[Statistic, set[str]] = {}
+
+    def gather(model: ir.Model, wanted: Mapping[Statistic, Collection[str]]) -> Statistics:
+        asked.update({kind: set(names) for kind, names in wanted.items()})
+        rows = {"x": activation((200, K)), "m": activation((200, 48))}
+        return Statistics(
+            {name: TensorStatistics(count=200, moments=SecondMoments.of(x)) for name, x in rows.items()}
+        )
+
+    result = run(given, [QuantizeBlocks(**options)], gather=gather, verify="never")
+    assert products(result.model)
+    assert asked == ({Statistic.SECOND_MOMENTS: kinds} if kinds else {})
