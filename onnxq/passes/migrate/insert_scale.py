@@ -199,7 +199,7 @@ class InsertScale(Pass):
             before = expected_error(channels.low, channels.high, ones, rows, powers)
             return scale, before, expected_error(low, high, scale, rows, powers)
         bits = TrialBits(self.weight_bits, self.activation_bits, self.margin)
-        terms = terms_behind(linears, label, context, "linear")
+        terms, _ = terms_behind(linears, label, context, "linear")
 
         def error_of(scale: np.ndarray, offset: np.ndarray = shift) -> float:
             trial = channels.moved(scale, offset, bits)

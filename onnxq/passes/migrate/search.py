@@ -9,7 +9,6 @@ Source: Outlier Suppression+ (arXiv 2304.09145, sec. 3.2); the steps are ours.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -69,8 +68,10 @@ def live_channels(weights: Sequence[np.ndarray]) -> np.ndarray:
     return live
 
 
-def terms_behind(linears: Sequence[Linear], label: str, context: Context, search: Search) -> list[Term]:
-    """What to judge the tensor `label` by.
+def terms_behind(
+    linears: Sequence[Linear], label: str, context: Context, search: Search
+) -> tuple[list[Term], str]:
+    """What to judge the tensor `label` by, and a remark where that is less than was asked for.
 
     An attention that cannot be evaluated, or of which calibration kept no examples, is judged by its linears.
 
@@ -88,19 +89,21 @@ def terms_behind(linears: Sequence[Linear], label: str, context: Context, search
         raise LookupError("calibration kept no rows of it")
     rows = seen.rows.values[:ROWS]
     terms: list[Term] = []
-    left = list(linears)
+    left, remark = list(linears), ""
     if search == "output":
         part = find_part(linears)
         if part is not None:
-            with contextlib.suppress(LookupError):
+            try:
                 terms.append(AttentionTerm(part, label, context))
                 left = [linear for linear in left if linear not in part.linears]
+            except LookupError as trouble:
+                remark = f"judged by its linears, not by the attention behind them: {trouble.args[0]}"
         for gate, up, activation in list(_gated_pairs(left)):
             terms.append(GatedTerm(rows, gate, up, activation))
             left = [linear for linear in left if linear not in (gate, up)]
     if left:
         terms.append(LinearTerm(rows, left))
-    return terms
+    return terms, remark
 
 
 def search_scale(

@@ -32,7 +32,8 @@ from onnxq.passes.migrate.search import Range, Search, live_channels, search_sca
 from onnxq.passes.norm_evidence import shift_examples
 from onnxq.statistics import Statistic
 
-Found = tuple[Migration, np.ndarray, np.ndarray]
+Found = tuple[Migration, np.ndarray, np.ndarray, str]
+"""What to move from where, scale and shift, and a remark for the report."""
 NOTHING_TO_GAIN = 1e-3
 
 
@@ -94,17 +95,20 @@ class ShiftScale(Pass):
             return Reject("calibration has no statistics of it", label)
         channels = Range(seen.channel.low, seen.channel.high, live_channels(plan.weights))
         shift = self._shift(norm, channels)
-        scale = self._scale(plan, channels, shift, context) if self.scale else np.ones(norm.channels)
-        if isinstance(scale, Reject):
-            return scale
+        try:
+            scale, remark = self._scale(plan, channels, shift, context)
+        except LookupError as trouble:
+            return Reject(str(trouble.args[0]), label)
         if scale.max() <= 1 + NOTHING_TO_GAIN and not shift.any():
             return Reject("its channels are even already", label)
         obstacle = plan.obstacle(scale, shift)
-        return Reject(obstacle, label) if obstacle else (plan, scale, shift)
+        return Reject(obstacle, label) if obstacle else (plan, scale, shift, remark)
 
     def rewrite(self, found: Found, edit: Edit) -> None:
         """Move scale and shift."""
-        plan, scale, shift = found
+        plan, scale, shift, remark = found
+        if remark:
+            edit.remark(plan.norm.nodes[-1], remark)
         plan.apply(edit, scale, shift)
 
     def _shift(self, norm: Norm, channels: Range) -> np.ndarray:
@@ -118,14 +122,13 @@ class ShiftScale(Pass):
 
     def _scale(
         self, plan: Migration, channels: Range, shift: np.ndarray, context: Context
-    ) -> np.ndarray | Reject:
+    ) -> tuple[np.ndarray, str]:
+        if not self.scale:
+            return np.ones(shift.shape), ""
         if self.search == "closed":
-            return choose_scale(channels.low - shift, channels.high - shift, plan.weights)
+            return choose_scale(channels.low - shift, channels.high - shift, plan.weights), ""
         label = str(plan.norm.output.name)
-        try:
-            terms = terms_behind(plan.linears, label, context, self.search)
-        except LookupError as trouble:
-            return Reject(str(trouble.args[0]), label)
+        terms, remark = terms_behind(plan.linears, label, context, self.search)
         bits = TrialBits(self.weight_bits, self.activation_bits, self.margin)
         reach = np.maximum(np.abs(channels.low - shift), np.abs(channels.high - shift))
 
@@ -133,7 +136,7 @@ class ShiftScale(Pass):
             trial = channels.moved(scale, shift, bits)
             return sum(term.error(trial) for term in terms)
 
-        return search_scale(reach, channels.live, error_of)[0]
+        return search_scale(reach, channels.live, error_of)[0], remark
 
     @classmethod
     def examples(cls) -> Examples:

@@ -101,7 +101,7 @@ def test_scale_and_shift_in_a_trial_change_nothing_but_the_rounding():
         moved = Range(channels.low, channels.high, np.ones(count, bool)).moved(
             random.uniform(1, 4, count), random.normal(size=count), EXACT
         )
-        for term in terms_behind(plan.linears, label, context, "output"):
+        for term in terms_behind(plan.linears, label, context, "output")[0]:
             assert term.error(moved) < 1e-5
 
 
@@ -109,12 +109,12 @@ def test_a_gate_is_judged_by_the_product():
     model = family("decoder", 18, True)
     context = Context(model, observed(model))
     kinds = [
-        [type(term) for term in terms_behind(plan.linears, str(plan.norm.output.name), context, "output")]
+        [type(term) for term in terms_behind(plan.linears, str(plan.norm.output.name), context, "output")[0]]
         for plan in plans_of(model)
     ]
     assert kinds.count([AttentionTerm]) == 2
     assert kinds.count([GatedTerm]) == 2
-    alone = terms_behind(
+    alone, _ = terms_behind(
         plans_of(model)[0].linears, str(plans_of(model)[0].norm.output.name), context, "linear"
     )
     assert [type(term) for term in alone] == [LinearTerm]
@@ -130,8 +130,9 @@ def test_without_examples_the_linears_decide():
         }
     )
     plan = plans_of(model)[0]
-    terms = terms_behind(plan.linears, str(plan.norm.output.name), Context(model, bare), "output")
+    terms, remark = terms_behind(plan.linears, str(plan.norm.output.name), Context(model, bare), "output")
     assert [type(term) for term in terms] == [LinearTerm]
+    assert "no examples" in remark
     with pytest.raises(LookupError, match="rows"):
         terms_behind(plan.linears, str(plan.norm.output.name), Context(model), "output")
 
