@@ -19,7 +19,7 @@ from onnxq.learn.steps import StepSettings, learn_steps
 from tests.graphs import model_of
 from tests.learn.models import TRANSFORMERS, feeds_for, seen_ranges, transformer
 
-STEPS = StepSettings(bits=5, epochs=4, rate=0.05)
+STEPS = StepSettings(bits=5, epochs=4, rate=0.05, batch=8)
 LOW_RANK = LowRankSettings(weight_bits=3, rank=2, epochs=6, rate=0.02, blocks=2)
 BLOCKS = ReconstructSettings(weight_bits=3, bits=6, steps=40, rate=0.05)
 
@@ -102,7 +102,7 @@ def test_rounding_is_reconstructed_and_kept_where_it_helps(setting):
 
 def test_the_same_seed_gives_the_same_bytes(setting):
     model, ranges, samples, held_out = setting
-    quick = ReconstructSettings(weight_bits=3, steps=10, rate=0.05)
+    quick = ReconstructSettings(weight_bits=3, steps=5, rate=0.05)
     first, second = (learn_rounding(model, ranges, samples, held_out, quick) for _ in range(2))
     assert first.blocks == second.blocks
     assert first.ranges == second.ranges
