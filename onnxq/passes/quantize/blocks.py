@@ -47,8 +47,8 @@ class QuantizeBlocks(Pass):
         rounding: "nearest", or "feedback", where each number makes up for the errors of others, weighed by
             the second moments of the activations.
         method: How far a block's scale reaches: "minmax", "mse" for the least squared error of the weight, or
-            "weighted", where each row's error counts as much as its activations' mean square: much better
-            for "nearest", worse than the others for "feedback".
+            "weighted", where each row's error counts as much as its activations' mean square: the best for
+            4 bits with either rounding (it needs second moments).
         damping: Of "feedback": see `onnxq.passes.quantize.rounding.feed_back`.
         only: Names of linears to quantize; all if empty. ``*`` stands for any text.
         skip: Names of linears that stay float; ``*`` stands for any text.
