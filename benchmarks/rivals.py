@@ -79,7 +79,7 @@ def judge(models: Mapping[str, Path], subject: Subject, rows: Mapping[str, Row])
     reference: dict[str, Arrays] = {}
     for name, path in models.items():
         session = open_session(path, SessionSettings(threads=THREADS, config=YIELD))
-        answers = {task: TASKS[task].answer(_Runner(session)) for task in subject.tasks}
+        answers = {task: TASKS[task].answer(Runner(session)) for task in subject.tasks}
         reference = reference or answers
         rows[name]["scores"] = {task: TASKS[task].score(reference[task], answers[task]) for task in answers}
         del session
@@ -87,7 +87,7 @@ def judge(models: Mapping[str, Path], subject: Subject, rows: Mapping[str, Row])
 
 
 @dataclasses.dataclass(frozen=True)
-class _Runner:
+class Runner:
     """A session as tasks want it: batch in, only output out."""
 
     session: Session

@@ -90,10 +90,15 @@ def score_importance(reference: Arrays, candidate: Arrays) -> Scores:
     return scores | ({"sqnr_db": 10 * float(np.log10(np.square(old).sum() / noise))} if noise else {})
 
 
-def answer_language(run: Run) -> Arrays:
-    """Predict every next token of the test chunks: its cost in nats, and the token thought likeliest."""
+def answer_language(run: Run, chunks: int | None = None) -> Arrays:
+    """Predict every next token of the test chunks: its cost in nats, and the token thought likeliest.
+
+    Args:
+        run: The model.
+        chunks: Only the first so many; all if None.
+    """
     costs, likeliest = [], []
-    for batch in batches(_inputs("smollm2", "test.npz"), 1):
+    for batch in batches(_inputs("smollm2", "test.npz"), 1)[:chunks]:
         logits, wanted = run(batch)[:, :-1].astype(np.float64), batch["input_ids"][:, 1:]
         peak = logits.max(-1)
         total = peak + np.log(np.exp(logits - peak[..., None]).sum(-1))

@@ -40,12 +40,14 @@ class TrialSettings:
 
     Attributes:
         weight_bits: Of the weights.
+        activation_bits: Of the activation.
         margin: Part by which static ranges are widened.
         weight_noise: Part of the weights' squared rounding error that the real rounding leaves.
         rows: Most tokens to look at.
     """
 
     weight_bits: int = 8
+    activation_bits: int = 8
     margin: float = 0.1
     weight_noise: float = FEEDBACK_LEAVES
     rows: int = 512
@@ -148,13 +150,14 @@ class Trial:
     ) -> np.ndarray:
         """What rounding adds to the activation [R, K]."""
         if option.form == "int8 per-token":
-            return np.asarray(_by_last_axis(rows) - rows)
+            return np.asarray(_by_last_axis(rows, self.settings.activation_bits) - rows)
         if option.form == "int8 blocks":
             return np.asarray(_by_block(rows) - rows)
         low, high = self.low / scale, self.high / scale
         low[split] = high[split] = 0.0
         widened = 1 + self.settings.margin
-        params = params_for(float(low.min()) * widened, float(high.max()) * widened)
+        bits = self.settings.activation_bits
+        params = params_for(float(low.min()) * widened, float(high.max()) * widened, bits)
         noise: np.ndarray = params.apply(rows) - rows
         noise[:, split] = 0.0
         return noise
@@ -165,9 +168,10 @@ class Trial:
         return _by_block(weight.T).T
 
 
-def _by_last_axis(values: np.ndarray) -> np.ndarray:
-    """`values` rounded to signed 8 bits with a scale for each vector along the last axis."""
-    scale = np.maximum(np.abs(values).max(axis=-1, keepdims=True) / np.float32(127), np.float32(1e-30))
+def _by_last_axis(values: np.ndarray, bits: int = 8) -> np.ndarray:
+    """`values` rounded to signed codes with a scale for each vector along the last axis."""
+    most = np.float32((1 << (bits - 1)) - 1)
+    scale = np.maximum(np.abs(values).max(axis=-1, keepdims=True) / most, np.float32(1e-30))
     rounded: np.ndarray = np.rint(values / scale) * scale
     return rounded
 

@@ -1,0 +1,252 @@
+"""Every method by itself, the papers' combinations and ours, on the real models at 8, 6 and 4 bits.
+
+    python -m benchmarks.methods MODEL ... [--rows NAME ...] [--bits W8A8 ...] [--ablate] [--latency]
+
+MODEL is minilm, vit or smollm2; the rows are in `benchmarks.recipes`. Bits that no kernel has are shown by
+the 8-bit kernels with codes that use a part of their range. Each figure goes to
+benchmarks/results/methods-MODEL.json as soon as it is there: a run that was stopped goes on where it was, and
+a row is measured again only when its passes, the data or the code have changed (`--keep` forgives the code).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import hashlib
+import json
+import math
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.data import fingerprint
+from benchmarks.export import Arrays
+from benchmarks.recipes import ABLATIONS, BITS, ROWS, Bits, Made, Planned, Recipe
+from benchmarks.rivals import RESULTS, THREADS, YIELD, Row, Runner, environment
+from benchmarks.states import Workshop, quantize
+from benchmarks.subjects import SUBJECTS, Subject
+from benchmarks.tasks import TASKS, Scores, Task, answer_language
+from onnxq.files import save
+from onnxq.recipe import format_pass
+from onnxq.runtime import SessionSettings, open_session
+from onnxq.runtime.timing import measure_latency
+
+CHUNKS = 8
+"""Chunks of text that SmolLM2 is judged on here; every row of it takes minutes."""
+SOURCES = ("passes", "planning", "calibration", "statistics", "ir", "pipeline", "targets")
+"""Packages whose code decides the figures."""
+LATENCY = ("minmax", "shift-scale-output", "os-plus", "split-channels", "split-os-plus", "feedback", "ours")
+"""Rows that are timed, the first being what the others are held against."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model, what it is judged by, and how.
+
+    Attributes:
+        subject: Its file and data.
+        task: What it is asked to do.
+        error: One number of the scores, 0 for the original: what rows are ordered by.
+        states: States of the model that are kept in memory.
+        rows: Rows that are measured unless others are named.
+    """
+
+    subject: Subject
+    task: Task
+    error: Callable[[Scores], float]
+    states: int = 12
+    rows: tuple[str, ...] = tuple(ROWS)
+
+
+JUDGED: Mapping[str, Judged] = {
+    "minilm": Judged(SUBJECTS["minilm-dynamo"], TASKS["sentences"], lambda scores: 1 - scores["cosine_mean"]),
+    "vit": Judged(
+        SUBJECTS["vit"], TASKS["importance"], lambda scores: 10 ** (-scores.get("sqnr_db", math.inf) / 10)
+    ),
+    "smollm2": Judged(
+        SUBJECTS["smollm2"],
+        Task("smollm2", functools.partial(answer_language, chunks=CHUNKS), TASKS["language"].score),
+        lambda scores: scores["perplexity_ratio"] - 1,
+        states=2,
+        rows=("minmax", "percentile", "os", "os-plus", "split-os-plus", "per-token", "feedback", "ours"),
+    ),
+}
+
+
+def code_fingerprint() -> str:
+    """Twelve digits over the code that decides the figures."""
+    package = Path(__file__).parents[1] / "onnxq"
+    digest = hashlib.sha256()
+    for path in sorted(each for name in SOURCES for each in (package / name).rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def describe(recipe: Recipe) -> str:
+    """A recipe as text: the same text, the same passes."""
+    steps = [repr(each) if isinstance(each, Planned) else format_pass(each) for each in recipe.exact]
+    extras = ["per token"] * recipe.per_token + ["token-wise clipping"] * recipe.clipping
+    return " + ".join([*steps, format_pass(recipe.rounding), *extras])
+
+
+class Ledger:
+    """The results of one model on disk, written after every row.
+
+    Args:
+        path: The JSON file.
+        name: Of the model.
+        keep: Whether rows that older code gave stand.
+    """
+
+    def __init__(self, path: Path, name: str, *, keep: bool) -> None:
+        self.path, self.keep, self.code = path, keep, code_fingerprint()
+        data = fingerprint(JUDGED[name].subject.model)
+        blank: dict[str, Any] = {
+            "methods": name,
+            "environment": environment(),
+            "data": data,
+            "chunks": CHUNKS,
+            "rows": {},
+        }
+        self.content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else blank
+        if self.content["data"] != data:
+            self.content = blank
+
+    def holds(self, name: str, bits: Bits, recipe: Recipe) -> bool:
+        """Whether a row stands as it is."""
+        found = self.content["rows"].get(name, {}).get(str(bits), {})
+        same = found.get("call") == describe(recipe) and "failure" not in found
+        return same and (self.keep or found.get("code") == self.code)
+
+    def note(self, name: str, bits: Bits, row: Row) -> None:
+        """Write one row down."""
+        rows = self.content["rows"].setdefault(name, {})
+        rows[str(bits)] = row | {"code": self.code}
+        self.write()
+
+    def write(self) -> None:
+        """Replace the file whole."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_suffix(".part")
+        draft.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
+        draft.replace(self.path)
+
+
+class Judge:
+    """Scores models against the original, which is asked once."""
+
+    def __init__(self, judged: Judged) -> None:
+        self.judged = judged
+        self.reference = self._answer(judged.subject.path)
+
+    def __call__(self, model: Any) -> Scores:
+        """Score a model in memory."""
+        return self.judged.task.score(self.reference, self._answer(model))
+
+    def _answer(self, model: Any) -> Arrays:
+        session = open_session(model, SessionSettings(threads=THREADS, config=YIELD))
+        return self.judged.task.answer(Runner(session))
+
+
+def measure(workshop: Workshop, judge: Judge, recipe: Recipe) -> Row:
+    """Make one row's model and score it."""
+    begin = time.perf_counter()
+    row: Row = {"call": describe(recipe)}
+    try:
+        made = quantize(workshop, recipe)
+        row |= {"build_seconds": round(time.perf_counter() - begin, 1), "products": made.products}
+        row |= {"notes": list(made.notes)} if made.notes else {}
+        row["scores"] = judge(made.model)
+        row["error"] = judge.judged.error(row["scores"])
+    except Exception as error:  # one row that fails must not take the others with it
+        row["failure"] = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    return row
+
+
+def run_rows(name: str, chosen: Mapping[str, Made], bits: Iterable[Bits], ledger: Ledger) -> None:
+    """Measure what the ledger does not hold yet."""
+    judged = JUDGED[name]
+    todo = {
+        (row, each): recipe
+        for each in bits
+        for row, make in chosen.items()
+        if (recipe := make(each)) is not None and not ledger.holds(row, each, recipe)
+    }
+    if not todo:
+        return
+    judge = Judge(judged)
+    workshop = Workshop.open(judged.subject, judged.states, list(todo.values()))
+    for (row, each), recipe in todo.items():
+        found = measure(workshop, judge, recipe)
+        ledger.note(row, each, found)
+        gc.collect()
+        print(f"{name} {each} {row}: {found.get('error', found.get('failure'))}", flush=True)
+
+
+def time_rows(name: str, ledger: Ledger, rounds: int) -> None:
+    """Time the rows of `LATENCY` at 8 bits, processes taking turns, and note ratios to the first."""
+    judged, bits = JUDGED[name], BITS["W8A8"]
+    recipes = {row: made for row in LATENCY if (made := ROWS[row][1](bits)) is not None}
+    workshop = Workshop.open(judged.subject, judged.states, list(recipes.values()))
+    shape = next(iter(judged.subject.timed))
+    with tempfile.TemporaryDirectory(prefix="onnxq-methods-") as scratch:
+        models: dict[str, Any] = {}
+        for row, recipe in recipes.items():
+            models[row] = Path(scratch) / f"{row}.onnx"
+            save(quantize(workshop, recipe).model, models[row])
+        del workshop
+        gc.collect()
+        found = measure_latency(models, judged.subject.feeds(shape), threads=THREADS, rounds=rounds)
+    ledger.content["latency"] = {
+        "shape": shape,
+        "rows": {
+            row: {
+                "least_ms": round(each.least_ms, 3),
+                "median_ms": round(each.median_ms, 3),
+                "spread": round(each.spread, 3),
+                "ratio_least": round(each.least_ms / found[LATENCY[0]].least_ms, 4),
+                "ratio_median": round(each.median_ms / found[LATENCY[0]].median_ms, 4),
+            }
+            for row, each in found.items()
+        },
+    }
+    ledger.write()
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Measure every method on the benchmark models.")
+    parser.add_argument("models", nargs="+", choices=JUDGED, metavar="MODEL")
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS, *ABLATIONS], help="only these")
+    parser.add_argument("--bits", nargs="+", choices=BITS, default=list(BITS))
+    parser.add_argument("--ablate", action="store_true", help="ours less each ingredient, besides the rows")
+    parser.add_argument("--keep", action="store_true", help="let rows stand that older code gave")
+    parser.add_argument("--latency", action="store_true", help="time some rows instead")
+    parser.add_argument("--rounds", type=int, default=4, help="processes timed a row")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    asked = parse(sys.argv[1:])
+    every = {name: make for name, (_, make) in {**ROWS, **ABLATIONS}.items()}
+    for name in asked.models:
+        ledger = Ledger(asked.results / f"methods-{name}.json", name, keep=asked.keep)
+        if asked.latency:
+            time_rows(name, ledger, asked.rounds)
+            continue
+        names = asked.rows or [*JUDGED[name].rows, *(ABLATIONS if asked.ablate else ())]
+        run_rows(name, {row: every[row] for row in names}, [BITS[each] for each in asked.bits], ledger)
+        print(ledger.path)
+
+
+if __name__ == "__main__":
+    main()
