@@ -12,7 +12,7 @@ from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.planning.layers import LayerPlan
 from onnxq.report.measures import Range
-from onnxq.report.rows import ChannelPicture, LayerRow
+from onnxq.report.rows import ChannelPicture, LayerRow, Tried
 from onnxq.statistics import Statistics, TensorStatistics
 
 PICTURES = 6
@@ -39,13 +39,14 @@ def layer_rows(
                 kind="linear",
                 channels=plan.channels,
                 columns=plan.columns,
-                decision=plan.form,
+                decision=_decision(plan),
                 reason=plan.reason,
                 sqnr_db=plan.sqnr_db,
                 range_before=_range(one),
                 range_after=_range(two),
                 channel_ratio_before=channel_ratio(one),
                 channel_ratio_after=channel_ratio(two),
+                tried=tuple(Tried(each.option, each.sqnr_db, each.cost) for each in plan.considered),
             )
         )
     return tuple(rows)
@@ -71,6 +72,13 @@ def channel_pictures(
         drawn[source] = (ratio, picture)
     worst = sorted(drawn.values(), key=lambda pair: -pair[0])
     return tuple(picture for _, picture in worst[:PICTURES])
+
+
+def _decision(plan: LayerPlan) -> str:
+    """What was chosen, the same for all layers that differ in numbers alone."""
+    extras = ["evened out"] if plan.option.scaled else []
+    extras += ["outliers in float"] if plan.outliers else []
+    return ", ".join([plan.form, *extras])
 
 
 def channel_ratio(seen: TensorStatistics | None) -> float | None:

@@ -228,7 +228,7 @@ class _Candidates:
         return replace(
             blank,
             option=chosen.option,
-            reason=_reason(chosen, cheapest, own),
+            reason=_reason(chosen, cheapest),
             sqnr_db=decibels(chosen.errors[own]),
             outliers=self.channels[chosen.option.split],
             considered=tuple(
@@ -256,14 +256,12 @@ def _options(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
     yield from (Option(form) for form in settings.forms if form != "int8 static")
 
 
-def _reason(chosen: Measured, cheapest: Measured, own: int) -> str:
+def _reason(chosen: Measured, cheapest: Measured) -> str:
     if chosen.option == cheapest.option:
-        return "the fastest form, and no slower one takes away enough error for its time"
+        return "the fastest form, and no other takes away enough error for its time"
     if chosen.option.form == "float":
         return "8 bits lose too much of it"
-    gained = cheapest.errors[own] / max(chosen.errors[own], 1e-30)
-    more = chosen.cost / cheapest.cost - 1
-    return f"{gained:.2g} times less error than {cheapest.option} for {more:.0%} more time in this layer"
+    return "takes away enough error for its time"
 
 
 def _bearable(front: Sequence[Point], candidates: Mapping[str, _Candidates]) -> int:

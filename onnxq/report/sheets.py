@@ -113,7 +113,7 @@ def layers_sheet(layers: Iterable[LayerRow]) -> Sheet:
     """One line a layer, in graph order."""
     return Sheet(
         "Layers",
-        (">", "Layer", "Kind", ">Size", "Decision", ">SQNR", ">Range", ">Channel ratio", "Reason"),
+        (">", "Layer", "Kind", ">Size", "Decision", ">SQNR", ">Range", ">Channel ratio", "Reason", "Tried"),
         tuple(
             Row(
                 (
@@ -126,6 +126,7 @@ def layers_sheet(layers: Iterable[LayerRow]) -> Sheet:
                     _spans(row),
                     _channel_ratios(row),
                     row.reason,
+                    "; ".join(f"{each.option}: {figures.decibels(each.sqnr_db)}" for each in row.tried),
                 )
             )
             for index, row in enumerate(layers)
