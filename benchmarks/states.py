@@ -17,7 +17,7 @@ from benchmarks.subjects import Subject
 from onnxq.calibration import DataOptions, DataSource, collect, open_data
 from onnxq.contract import AnyPass, Pass
 from onnxq.files import load
-from onnxq.ir.walk import is_op, nodes
+from onnxq.ir.walk import nodes
 from onnxq.passes.clean import cleaning
 from onnxq.passes.layout.fuse_gelu import FuseGelu
 from onnxq.passes.layout.move_nan_guard import MoveNanGuard
@@ -183,7 +183,7 @@ def _round(state: State, rounding: AnyPass) -> Made:
     (only,) = result.results
     trouble = [f"{rounding.name}: {why}" for why in (only.rolled_back, only.skipped) if why]
     left = sorted({reject.reason for reject in only.rejects} - {"the product is quantized already"})
-    products = sum(is_op(node, *PRODUCTS) for node in nodes(result.model))
+    products = sum(node.op_type in PRODUCTS for node in nodes(result.model))
     return Made(result.model, products, (*state.notes, *trouble, *left))
 
 

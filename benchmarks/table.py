@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import method_table
+from benchmarks.markdown import table
 from benchmarks.rivals import RESULTS
 
 Result = Mapping[str, Any]
@@ -61,12 +63,6 @@ def render_memory(result: Result) -> str:
     columns.append(("seconds", ("seconds",), "{:.1f}"))
     lines = [[_cell(row, column) for column in columns] for row in result["rows"]]
     return f"## Memory of calibrating {result['subject']}\n\n{table([each[0] for each in columns], lines)}\n"
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out one Markdown table; a bar inside a cell is escaped."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _subject(result: Result) -> list[str]:
@@ -126,13 +122,23 @@ def _cell(row: Result, column: Column) -> str:
     return form.format(found)
 
 
+def page(folder: Path) -> str:
+    """Everything that a folder of results holds; `methods-MODEL.md` there is what its tables mean."""
+    found = {path: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    methods = {path: each for path, each in found.items() if "methods" in each}
+    others = [each for path, each in found.items() if path not in methods]
+    parts = [render(each for each in others if isinstance(each["rows"], dict))]
+    parts += [render_memory(each) for each in others if isinstance(each["rows"], list)]
+    for path, each in methods.items():
+        words = path.with_suffix(".md")
+        parts.append(method_table.render(each, words.read_text() if words.exists() else ""))
+    return "\n".join(parts).rstrip() + "\n"
+
+
 def main() -> None:
     """Write the page of one folder of results."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    page = render(each for each in found if isinstance(each["rows"], dict))
-    memory = [render_memory(each) for each in found if isinstance(each["rows"], list)]
-    (folder / "README.md").write_text("\n".join([page, *memory]).rstrip() + "\n")
+    (folder / "README.md").write_text(page(folder))
     print(folder / "README.md")
 
 

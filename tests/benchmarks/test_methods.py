@@ -1,0 +1,166 @@
+"""Methods on a small model: states computed once, rows measured once, every recipe one that can be run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from benchmarks import methods, states
+from benchmarks.methods import JUDGED, Ledger, describe
+from benchmarks.recipes import ABLATIONS, BITS, ROWS, Planned, Recipe, linears, ours
+from benchmarks.states import Workshop, quantize
+from onnxq.calibration import DataOptions, open_data
+from onnxq.passes.migrate.shift_scale import ShiftScale
+from onnxq.runtime import SessionSettings, open_session
+from onnxq.statistics import Statistic
+
+CHANNELS = 64
+W8A8 = BITS["W8A8"]
+
+
+@pytest.fixture(scope="module")
+def model() -> ir.Model:
+    """Norm, two linears with a ReLU between; channels of the norm and of the ReLU stand out."""
+    generator = np.random.default_rng(0)
+    gamma = np.where(np.arange(CHANNELS) % 17 == 3, 12.0, 1.0).astype(np.float32)
+    up = generator.normal(size=(CHANNELS, 96)).astype(np.float32) / 8
+    up[:, 5] *= 20
+    down = generator.normal(size=(96, CHANNELS)).astype(np.float32) / 8
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+    small (float[N,T,{CHANNELS}] x) => (float[N,T,{CHANNELS}] y) {{
+        normed = LayerNormalization <axis = -1> (x, gamma, beta)
+        wide = MatMul(normed, up)
+        hidden = Relu(wide)
+        y = MatMul(hidden, down)
+    }}"""
+    parsed = ir.from_onnx_text(text)
+    values = {"gamma": gamma, "beta": np.zeros(CHANNELS, np.float32), "up": up, "down": down}
+    for node in parsed.graph:
+        node.name = str(node.outputs[0].name)
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.name in values:
+                known = ir.Value(name=value.name, const_value=ir.tensor(values[value.name], name=value.name))
+                parsed.graph.initializers.setdefault(value.name, known)
+                node.replace_input_with(index, parsed.graph.initializers[value.name])
+    return parsed
+
+
+@pytest.fixture(scope="module")
+def tokens() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(8, 12, CHANNELS)).astype(np.float32)
+
+
+def workshop_for(model, tokens, recipes, room=12):
+    source = open_data({"x": tokens}, model, DataOptions(batch_size=2))
+    return Workshop(model, source, room, recipes)
+
+
+def error_of(model, made, tokens):
+    answers = [open_session(each, SessionSettings()).run({"x": tokens})["y"] for each in (model, made)]
+    return float(np.square(answers[0] - answers[1]).sum() / np.square(answers[0]).sum())
+
+
+@pytest.mark.parametrize("name", [*ROWS, *ABLATIONS])
+@pytest.mark.parametrize("bits", ["W8A8", "W4A4"])
+def test_every_recipe_rounds_both_products(model, tokens, name, bits):
+    recipe = {**ROWS, **ABLATIONS}[name][1](BITS[bits])
+    if recipe is None:
+        pytest.skip("not at these bits")
+    made = quantize(workshop_for(model, tokens, [recipe]), recipe)
+    assert made.products >= 2
+    assert not [note for note in made.notes if "undone" in note]
+    assert 0 < error_of(model, made.model, tokens) < (0.05 if bits == "W8A8" else 1.0)
+
+
+def test_fewer_bits_lose_more(model, tokens):
+    recipes = [Recipe(linears(bits)) for bits in BITS.values()]
+    workshop = workshop_for(model, tokens, recipes)
+    errors = [error_of(model, quantize(workshop, each).model, tokens) for each in recipes]
+    assert errors == sorted(errors)
+
+
+def test_a_state_is_built_and_observed_once(model, tokens, monkeypatch):
+    collected = []
+
+    def collect(given, *others, **more):
+        collected.append(given)
+        return states.collect_once(given, *others, **more)
+
+    monkeypatch.setattr(states, "collect_once", states.collect, raising=False)
+    monkeypatch.setattr(states, "collect", collect)
+    steps = (ShiftScale(),)
+    recipes = [Recipe(linears(bits, rounding="feedback"), steps) for bits in BITS.values()]
+    recipes.append(Recipe(linears(W8A8, method="percentile"), steps))
+    workshop = workshop_for(model, tokens, recipes)
+    for recipe in recipes:
+        quantize(workshop, recipe)
+    assert len(collected) == 2  # for the migration, and for all the roundings together
+
+
+def test_states_make_room(model, tokens):
+    recipes = [Recipe(linears(W8A8), (each,)) for each in (ShiftScale(shift=False), ShiftScale(scale=False))]
+    workshop = workshop_for(model, tokens, recipes, room=1)
+    first, _, again = (workshop.final(each) for each in (*recipes, recipes[0]))
+    assert first is not again
+    assert workshop.final(recipes[0]) is again
+
+
+def test_planner_tries_at_the_bits_asked_for(model, tokens):
+    first = workshop_for(model, tokens, []).prepared(())
+    kinds = (Statistic.CHANNEL_EXTREMES, Statistic.ROWS)
+    statistics = first.gather(first.model, {kind: ("normed", "hidden") for kind in kinds})
+    plans = [Planned(BITS[name]).plan(first.model, statistics) for name in ("W8A8", "W6A6", "W4A4")]
+    plain = [plan.layers[0].considered[0].sqnr_db for plan in plans]
+    assert plain == sorted(plain, reverse=True)
+    assert {layer.form for plan in plans for layer in plan.layers} <= {"int8 static", "int8 per-token"}
+
+
+def test_ablations_that_would_be_ours_again_are_left_out():
+    assert ours(W8A8, "clipping") is None
+    assert ours(BITS["W4A4"], "margin") is None
+    for bits in BITS.values():
+        texts = [describe(made) for name in ABLATIONS if (made := ABLATIONS[name][1](bits)) is not None]
+        assert describe(ours(bits)) not in texts
+        assert len(set(texts)) == len(texts)
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch) -> Ledger:
+    monkeypatch.setattr(methods, "fingerprint", lambda name: "data")
+    return Ledger(tmp_path / "methods-vit.json", "vit", keep=False)
+
+
+def test_a_row_stands_until_its_passes_or_the_code_change(ledger):
+    recipe = Recipe(linears(W8A8))
+    assert not ledger.holds("minmax", W8A8, recipe)
+    ledger.note("minmax", W8A8, {"call": describe(recipe), "error": 0.5})
+    again = Ledger(ledger.path, "vit", keep=False)
+    assert again.holds("minmax", W8A8, recipe)
+    assert not again.holds("minmax", W8A8, Recipe(linears(W8A8, margin=0.5)))
+    again.code = "other"
+    assert not again.holds("minmax", W8A8, recipe)
+    again.keep = True
+    assert again.holds("minmax", W8A8, recipe)
+
+
+def test_a_row_that_failed_is_tried_again(ledger):
+    recipe = Recipe(linears(W8A8))
+    ledger.note("minmax", W8A8, {"call": describe(recipe), "failure": "no"})
+    assert not ledger.holds("minmax", W8A8, recipe)
+
+
+def test_other_data_begins_anew(ledger, monkeypatch):
+    ledger.note("minmax", W8A8, {"call": "", "error": 0.5})
+    monkeypatch.setattr(methods, "fingerprint", lambda name: "other data")
+    assert json.loads(ledger.path.read_text())["rows"]
+    assert not Ledger(ledger.path, "vit", keep=True).content["rows"]
+
+
+def test_errors_order_scores():
+    assert JUDGED["minilm"].error({"cosine_mean": 0.9}) == pytest.approx(0.1)
+    assert JUDGED["vit"].error({"sqnr_db": 20.0}) == pytest.approx(0.01)
+    assert JUDGED["vit"].error({}) == 0.0
+    assert JUDGED["smollm2"].error({"perplexity_ratio": 1.02}) == pytest.approx(0.02)
