@@ -24,6 +24,7 @@ elsewhere, finds up to a hundredth less and may move channels fourfold for it.""
 ENERGY_OF_RANGE = 1 / 16
 """Energy of a channel as part of its squared half range: a Gaussian whose extremes lie at four sigmas."""
 
+_COLUMNS = 4096
 LEVELS = 255.0
 WEIGHT_LEVELS = 127.0
 
@@ -40,23 +41,25 @@ def choose_scale(low: np.ndarray, high: np.ndarray, weights: Sequence[np.ndarray
         float64 [C]; all ones if no threshold is worth it against leaving the tensor alone. 1 for channels
         that every weight multiplies by zero.
     """
-    rows = [np.asarray(weight, np.float64) for weight in weights]
-    powers = sum(np.einsum("kn,kn->k", row, row) for row in rows)
+    powers, heights = _column_data(weights, np.ones(len(low)))
     dead = powers == 0  # multiplied by zero everywhere: such a channel sets no range
     low, high = np.where(dead, 0.0, low), np.where(dead, 0.0, high)
     reach = np.maximum(np.abs(low), np.abs(high))
     greatest = float(reach.max(initial=0.0))
     if greatest <= 0.0:
         return np.ones(reach.shape)
+    lifted = _column_data(weights, reach)[1]
     lowest = max(0.25 * float(np.median(reach[~dead])), 1e-4 * greatest)
     best, best_error = np.ones(reach.shape), np.inf
     # From the largest threshold down, so that a tie is won by the one that moves least.
     for threshold in np.geomspace(greatest, lowest, CANDIDATES):
         scale = np.maximum(reach / threshold, 1.0)
-        error = expected_error(low, high, scale, rows, powers)
+        # max over j of |W_jn| max(c_j / t, 1): the weights need no second look.
+        steps = np.maximum(lifted / threshold, heights)
+        error = _error(low, high, scale, float(np.square(steps).sum()), powers)
         if error < best_error * (1 - 1e-9):
             best, best_error = scale, error
-    untouched = expected_error(low, high, np.ones(reach.shape), rows, powers)
+    untouched = _error(low, high, np.ones(reach.shape), float(np.square(heights).sum()), powers)
     return best if untouched >= WORTH_MOVING * best_error else np.ones(reach.shape)
 
 
@@ -73,8 +76,26 @@ def expected_error(
         powers: Σ_n W_jn² over all weights, [C].
     """
     low, high = np.where(powers > 0, low, 0.0), np.where(powers > 0, high, 0.0)
+    return _error(low, high, scale, float(np.square(_column_data(weights, scale)[1]).sum()), powers)
+
+
+def _error(low: np.ndarray, high: np.ndarray, scale: np.ndarray, steps: float, powers: np.ndarray) -> float:
+    """E(s), given the sum over columns of the squared greatest number of the scaled weights."""
     span = max(float((high / scale).max()), 0.0) - min(float((low / scale).min()), 0.0)
     energy = ENERGY_OF_RANGE * np.maximum(np.abs(low), np.abs(high)) ** 2
     activations = (span / LEVELS) ** 2 / 12 * float((scale**2 * powers).sum())
-    steps = sum(float(((np.abs(weight) * scale[:, None]).max(axis=0) ** 2).sum()) for weight in weights)
     return activations + steps / WEIGHT_LEVELS**2 / 12 * float((energy / scale**2).sum())
+
+
+def _column_data(weights: Sequence[np.ndarray], factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of all weights: the energy of each row [C], and the greatest ``factor * |number|`` of each column [N].
+
+    A part of the columns at a time, since the head of a language model is half of its weights.
+    """
+    powers, heights = np.zeros(len(factors)), []
+    for weight in weights:
+        for start in range(0, weight.shape[1], _COLUMNS):
+            part = np.abs(np.asarray(weight[:, start : start + _COLUMNS], np.float64))
+            powers += np.einsum("kn,kn->k", part, part)
+            heights.append((part * factors[:, None]).max(axis=0, initial=0.0))
+    return powers, np.concatenate(heights) if heights else np.zeros(0)
