@@ -26,6 +26,40 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 @dataclass
+class Remembered:
+    """Statistics of the last state of a model that was looked at: passes and reports ask for it again.
+
+    Second moments and examples are let go of, since they are larger than many a model.
+    """
+
+    model: ir.Model | None = None
+    asked: Mapping[Statistic, frozenset[str]] = field(default_factory=dict)
+    found: Statistics = field(default_factory=Statistics)
+
+    def find(self, model: ir.Model, asked: Mapping[Statistic, Collection[str]]) -> Statistics | None:
+        """What is known of `model`, if that is all of what is asked."""
+        if model is not self.model:
+            return None
+        known = all(set(names) <= self.asked.get(kind, frozenset()) for kind, names in asked.items())
+        return self.found if known else None
+
+    def keep(self, model: ir.Model, asked: Mapping[Statistic, Collection[str]], found: Statistics) -> None:
+        """Remember `found` in place of what was remembered before."""
+        self.model = model
+        self.asked = {kind: frozenset(names) for kind, names in asked.items() if kind not in _LARGE}
+        self.found = replace(
+            found,
+            tensors={
+                name: replace(seen, moments=None, paired=None, examples=None)
+                for name, seen in found.tensors.items()
+            },
+        )
+
+
+_LARGE = frozenset({Statistic.SECOND_MOMENTS, Statistic.EXAMPLES})
+
+
+@dataclass
 class Stage:
     """A model, the data it is calibrated with and the data it is judged on.
 
@@ -38,6 +72,7 @@ class Stage:
         threads: Threads of the runtime.
         progress: Told of progress.
         kinds: Kinds of statistics gathered of every linear's input besides what passes ask for.
+        remembered: What was gathered last, less what is large, and of which model.
     """
 
     given: Any
@@ -48,6 +83,7 @@ class Stage:
     threads: int
     progress: Progress = silent
     kinds: frozenset[Statistic] = field(default_factory=frozenset)
+    remembered: Remembered = field(default_factory=lambda: Remembered(), repr=False)
 
     @classmethod
     def open(
@@ -87,12 +123,15 @@ class Stage:
         A state of the model is thus run over the data once, however many passes look at it.
         """
         asked: dict[Statistic, set[str]] = {kind: set(names) for kind, names in wanted.items()}
-        if Statistic.HISTOGRAM not in self.kinds:
-            asked.setdefault(Statistic.CHANNEL_EXTREMES, set()).update(asked.pop(Statistic.HISTOGRAM, set()))
         watched = watched_values(model)
         for kind in self.kinds:
             asked.setdefault(kind, set()).update(watched)
-        return collect(model, self.calibration, asked, threads=self.threads, progress=self._collecting)
+        known = self.remembered.find(model, asked)
+        if known is not None:
+            return known
+        found = collect(model, self.calibration, asked, threads=self.threads, progress=self._collecting)
+        self.remembered.keep(model, asked, found)
+        return found
 
     def step(self, step: Step) -> None:
         """Pass the pipeline's progress on."""

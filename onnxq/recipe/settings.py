@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 Effort = Literal["fast", "balanced", "best"]
 Format = Literal["kernel", "qdq"]
-Ranges = Literal["minmax", "percentile", "mse"]
+Weights = Literal["int8", "int4"]
+Ranges = Literal["minmax", "average", "percentile", "mse", "token"]
 Verify = Literal["end", "each", "never"]
 
 
@@ -72,6 +73,8 @@ class OptimizeSettings:
         target: Machine to run on; ``"auto"`` for this one.
         effort: How much time may be spent on fidelity.
         format: ``"kernel"`` for the nodes that ONNX Runtime executes fastest, ``"qdq"`` for standard ONNX.
+        weights: ``"int8"``, or ``"int4"`` for the smallest file: blocks of 64 weights that share a scale, the
+            worst layers in 8 bits, activations in 8 bits by token and block.
         ranges: How activation ranges are chosen; None lets the effort decide.
         min_fidelity: Lowest acceptable mean cosine with the original, over all outputs.
         max_drop: Largest acceptable loss of what `eval` measures, as a fraction: 0.01 is one in a hundred.
@@ -89,6 +92,7 @@ class OptimizeSettings:
     target: str = "auto"
     effort: Effort = "balanced"
     format: Format = "kernel"
+    weights: Weights = "int8"
     ranges: Ranges | None = None
     min_fidelity: float | None = None
     max_drop: float | None = None
@@ -112,6 +116,12 @@ class OptimizeSettings:
                 "max_drop and eval come together: what may drop, and who measures it",
                 hint="--max-drop 1% --eval my_module:accuracy",
                 slug="eval-and-drop",
+            )
+        if self.weights == "int4" and "qdq" in (self.format, self.target):
+            raise UsageProblem(
+                "plain Q/DQ has no products with 4-bit weights in blocks",
+                hint="--format kernel, and a target with kernels; or --weights int8",
+                slug="int4-as-qdq",
             )
         if self.min_speedup is not None and not self.min_speedup > 0:
             raise _problem("min_speedup", self.min_speedup, "a ratio above 0, e.g. 1.5")

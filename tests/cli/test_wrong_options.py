@@ -19,7 +19,7 @@ WRONG = [
     ((*OPTIMIZE, "--min-fidelity", "99.9"), "It has to be a cosine"),
     ((*OPTIMIZE, "--effort", "bests"), "'fast', 'balanced', 'best'"),
     ((*OPTIMIZE, "--format", "qoperator"), "'kernel', 'qdq'"),
-    ((*OPTIMIZE, "--ranges", "entropy"), "'minmax', 'percentile', 'mse'"),
+    ((*OPTIMIZE, "--ranges", "entropy"), "'minmax', 'average', 'percentile', 'mse', 'token'"),
     ((*OPTIMIZE, "--max-drop", "much"), "written like 1% or 0.01"),
     ((*OPTIMIZE, "--max-drop", "1%"), "--eval my_module:accuracy"),
     ((*OPTIMIZE, "--max-drop", "300%", "--eval", "m:f"), "e.g. 0.01 or 1%"),
