@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from onnxq.cli.options import DATA, data_options, take_data
 from onnxq.cli.progress import progress_display
+from onnxq.cli.promises import refuse_broken_promises
 from onnxq.cli.targets import check_writable
 from onnxq.cli.verb import Verb, give, say
-from onnxq.errors import VerificationFailed
-
-if TYPE_CHECKING:
-    from onnxq.report.results import ApplyReport
 
 
 @click.command(cls=Verb, short_help="Run chosen passes on a model.")
@@ -46,13 +43,6 @@ def apply(model: Path, passes: tuple[str, ...], output: Path, calib: str | None,
     with progress_display() as progress:
         result = api.apply(model, parsed, calibration=calib, data=data, progress=progress)
     give(result.report)
-    _refuse_broken_promises(result.report, output)
+    refuse_broken_promises(result.report.passes, output)
     result.save(output)
     say(f"The model is in {output}")
-
-
-def _refuse_broken_promises(report: ApplyReport, output: Path) -> None:
-    broken = [f"{row.name}: {row.note}" for row in report.passes if row.verdict == "different"]
-    if broken:
-        hint = f"Nothing was written at {output}. A pass that means to change the result is lossy."
-        raise VerificationFailed("a broken promise: " + "; ".join(broken), hint=hint, slug="broken-promise")

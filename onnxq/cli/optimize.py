@@ -10,6 +10,7 @@ import click
 
 from onnxq.cli.options import DATA, data_options, shape_option, take_data, threads_option
 from onnxq.cli.progress import progress_display
+from onnxq.cli.promises import refuse_broken_promises
 from onnxq.cli.targets import check_apart, check_writable, default_output, write_text
 from onnxq.cli.verb import Verb, give, say
 from onnxq.cli.words import Fraction
@@ -47,8 +48,13 @@ if TYPE_CHECKING:
     help="ONNX Runtime's fastest nodes, or plain Q/DQ.  [default: kernel]",
 )
 @click.option(
+    "--weights",
+    type=click.Choice(["int8", "int4"]),
+    help="int4 for the smallest file, in blocks of 64 with a scale each.  [default: int8]",
+)
+@click.option(
     "--ranges",
-    type=click.Choice(["minmax", "percentile", "mse"]),
+    type=click.Choice(["minmax", "average", "percentile", "mse", "token"]),
     help="How activation ranges are chosen.  [default: by trying]",
 )
 @click.option("--min-fidelity", type=float, help="Refuse a lower mean cosine, e.g. 0.999.")
@@ -80,7 +86,7 @@ def optimize(
     """Rewrite MODEL so that it runs faster, and measure what that costs.
 
     Fidelity is judged on samples that were not used to calibrate, speed by running both models in turns. A
-    result that misses a goal is reported and not written.
+    result that misses a goal is reported and not written, nor is one of --pass if a pass broke its promise.
     """
     if calib is None:
         raise UsageProblem("optimize needs data to calibrate with", hint=f"--calib {DATA}", slug="no-data")
@@ -101,6 +107,8 @@ def optimize(
         say(f"The report is in {report}")
     if save_recipe is not None:
         write_text(save_recipe, result.report.recipe)
+    if settings.passes is not None:
+        refuse_broken_promises(result.report.passes, written)
     _refuse_missed_goals(result.report, written)
     result.save(written)
     say(f"The model is in {written}")

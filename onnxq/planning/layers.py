@@ -8,7 +8,6 @@ stops buying a larger part of the error, or where the fidelity that was asked fo
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from onnxq.edit import label_of
+from onnxq.ir.labels import is_named
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.walk import nodes
@@ -24,7 +24,6 @@ from onnxq.planning.options import Form, Option
 from onnxq.planning.trial import NOTICEABLE, Group, Trial, TrialSettings
 from onnxq.statistics import Statistics
 from onnxq.targets import Target
-from onnxq.targets.costs import KernelCosts
 
 EXCHANGE = 8.0
 """A step to a slower plan is taken where it removes this many times more of the error than it adds time."""
@@ -207,11 +206,10 @@ class _Candidates:
         trial = Trial(
             group, replace(settings.trial, margin=settings.margin, weight_bits=settings.target.weight_bits)
         )
-        costs = KernelCosts()
         measured = tuple(
             Measured(
                 option,
-                option.cost(costs, settings.tokens, group.channels, group.columns),
+                option.cost(settings.target.costs, settings.tokens, group.channels, group.columns),
                 trial.errors(option),
             )
             for option in _options(trial, settings)
@@ -276,7 +274,7 @@ def _bearable(front: Sequence[Point], candidates: Mapping[str, _Candidates]) -> 
 def _refusal(linear: Linear, statistics: Statistics, settings: PlanSettings) -> str:
     """Why a linear cannot be integer at all; "" if it can."""
     name = label_of(linear.node)
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.keep_float):
+    if is_named(name, settings.keep_float):
         return "told to stay float"
     if linear.dtype.name != "float32":
         return f"it computes in {linear.dtype.name}"

@@ -36,3 +36,7 @@ class KernelCosts:
     def product(self, tokens: int, channels: int, columns: int, macs: float) -> float:
         """Microseconds of a product [tokens, channels] x [channels, columns] at a rate."""
         return self.call + tokens * channels * columns / macs
+
+
+COMPILED = KernelCosts(call=0.0)
+"""Of runtimes that compile the graph and fuse QuantizeLinear with what is beside it: no call for each."""

@@ -3,6 +3,11 @@
 From the GEMM dispatch of ONNX Runtime's MLAS (``core/mlas/lib/platform.cpp``) and measurements on its CPU
 provider. A target says what to emit; whether a linear really got its kernel is confirmed after emission.
 
+Arm gets uint8 activations too, though it multiplies signed numbers as well: MLAS packs int8 weights for udot
+and ummla (its dispatch for uint8 activations), which do as much in one instruction as sdot and smmla, and
+codes that need not be symmetric waste none of a one-sided range. None of that was timed here. Accelerators
+that take int8 Q/DQ alone are a target of their own.
+
 The smallest sizes of x86-vnni were measured (Zen 4, one thread, QuantizeLinear counted): at K = N = 64
 INT8 takes as long as float for 16 rows and 0.65 of it for 128; a single row needs K = N = 256. At 32 it
 gains little, since QuantizeLinear and the call cost about 1.5 us. Those of the other processors are
@@ -18,6 +23,7 @@ from typing import Literal
 
 from onnxq.errors import UsageProblem
 from onnxq.runtime.machine import Machine
+from onnxq.targets.costs import COMPILED, KernelCosts
 
 _FLOAT_ONLY = "there is no INT8 kernel for it on CPUs, and quantizing around it only costs"
 _COMMON = {
@@ -57,6 +63,7 @@ class Target:
         smallest_depth: Least K (rows of the weight) from which INT8 pays.
         smallest_width: Least N (columns of the weight) from which INT8 pays.
         forbidden: Forms never to emit, by slug, with the reason.
+        costs: What operators take, to weigh forms by.
     """
 
     name: str
@@ -68,6 +75,7 @@ class Target:
     smallest_depth: int
     smallest_width: int
     forbidden: Mapping[str, str] = field(default_factory=dict, hash=False)
+    costs: KernelCosts = field(default_factory=KernelCosts)
 
     def pays(self, depth: int, width: int) -> bool:
         """Whether a linear with a weight [depth, width] gains from INT8."""
@@ -84,10 +92,19 @@ TARGETS: Mapping[str, Target] = {
     for target in (
         Target("x86-vnni", "x86 with 8-bit dot products", "uint8", False, 8, "kernel", 64, 64, _X86),
         Target("x86-avx2", "x86 without 8-bit dot products", "uint8", False, 7, "kernel", 128, 128, _X86),
-        Target("arm-dot", "64-bit Arm with 8-bit dot products", "int8", True, 8, "kernel", 64, 64, _ARM),
-        Target("qdq", "any runtime that reads Q/DQ", "uint8", False, 8, "qdq", 16, 16, _PORTABLE),
+        Target("arm-dot", "64-bit Arm with 8-bit dot products", "uint8", False, 8, "kernel", 64, 64, _ARM),
+        Target("qdq", "any runtime that reads Q/DQ", "uint8", False, 8, "qdq", 16, 16, _PORTABLE, COMPILED),
         Target(
-            "qdq-symmetric", "accelerators that want int8 Q/DQ", "int8", True, 8, "qdq", 16, 16, _PORTABLE
+            "qdq-symmetric",
+            "accelerators that want int8 Q/DQ",
+            "int8",
+            True,
+            8,
+            "qdq",
+            16,
+            16,
+            _PORTABLE,
+            COMPILED,
         ),
     )
 }

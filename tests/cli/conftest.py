@@ -14,6 +14,7 @@ import onnxq
 from onnxq.cli.program import program
 from onnxq.report.measures import DataSummary, Fidelity, Goal, Machine, ModelSummary, Timing
 from onnxq.report.results import Report
+from onnxq.report.rows import PassRow
 
 MODEL = ModelSummary("m.onnx", "00" * 32, 1000, 17, 8, "pytorch", 4)
 MACHINE = Machine("EPYC", ("avx2",), 2, 2, 10**9, "Linux", "3.11", "1.32", "0.1.0")
@@ -22,7 +23,7 @@ MACHINE = Machine("EPYC", ("avx2",), 2, 2, 10**9, "Linux", "3.11", "1.32", "0.1.
 class Optimized:
     """What `api.optimize` gives back."""
 
-    def __init__(self, *goals: Goal) -> None:
+    def __init__(self, *goals: Goal, passes: tuple[PassRow, ...] = ()) -> None:
         self.report = Report(
             MODEL,
             MODEL,
@@ -30,6 +31,7 @@ class Optimized:
             DataSummary("d.npz", "11", 8, 16),
             fidelity=(Fidelity("y", 0.999, 0.998, 30.0, 0.1),),
             latency=(Timing("fp32", "x=1", 2, 2, 2, 0), Timing("int8", "x=1", 2, 1, 1, 0, 2.0)),
+            passes=passes,
             goals=goals,
             hints=("try --effort best",),
             recipe="version = 1\n",

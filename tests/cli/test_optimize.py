@@ -1,12 +1,16 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from click.testing import Result
 
+from onnxq.cli.optimize import optimize
+from onnxq.passes.quantize.ranges import RangeMethod
 from onnxq.recipe import DataSettings, OptimizeSettings
+from onnxq.recipe.settings import Ranges
 from onnxq.report.measures import Goal
+from onnxq.report.rows import PassRow
 from tests.cli.conftest import Api, Optimized
 
 WORDS = ("optimize", "m.onnx", "--calib", "random")
@@ -107,6 +111,28 @@ def test_a_missed_goal_shows_the_figures_and_writes_no_model(
     assert told(result)["goals"][0]["met"] is False
     assert "mean cosine of 0.9999 or more: got 0.9990" in result.stderr
     assert "try --effort best" in result.stderr
+
+
+UNDONE = Optimized(passes=(PassRow("tidy", "bitwise", 0, verdict="different", note="other numbers"),))
+
+
+def test_a_pass_asked_for_and_rolled_back_ends_as_with_apply(api: Api, run: Callable[..., Result]) -> None:
+    api.answers("optimize", UNDONE)
+    result = run(*WORDS, "--pass", "tidy", "--report", "r.html")
+    assert result.exit_code == 5
+    assert "tidy: other numbers" in result.stderr
+    assert sorted(path.name for path in Path().iterdir()) == ["m.onnx", "r.html"]
+
+
+def test_a_pass_of_onnxqs_own_choice_may_be_rolled_back(api: Api, run: Callable[..., Result]) -> None:
+    api.answers("optimize", UNDONE)
+    assert run(*WORDS).exit_code == 0
+    assert Path("m.int8.onnx").exists()
+
+
+def test_every_range_method_is_a_choice_and_a_setting() -> None:
+    (option,) = (each for each in optimize.params if each.name == "ranges")
+    assert tuple(option.type.choices) == get_args(Ranges) == get_args(RangeMethod)
 
 
 def test_the_default_name_never_is_the_model_itself(api: Api, run: Callable[..., Result]) -> None:

@@ -34,11 +34,13 @@ def test_seven_bits_where_sums_saturate():
     assert 2 * 255 * find("x86-avx2").largest_weight < 1 << 15 <= 2 * 255 * find("x86-vnni").largest_weight
 
 
-def test_x86_takes_unsigned_and_arm_signed_activations():
-    assert find("x86-vnni").activation_type == find("x86-avx2").activation_type == "uint8"
-    assert find("arm-dot").activation_type == "int8"
-    assert "signed-activation" in find("x86-vnni").forbidden
-    assert "signed-activation" not in find("arm-dot").forbidden
+def test_signed_activations_are_forbidden_on_x86_alone_and_wanted_by_accelerators_alone():
+    assert {name for name, each in TARGETS.items() if "signed-activation" in each.forbidden} == {
+        "x86-vnni",
+        "x86-avx2",
+    }
+    assert [name for name, each in TARGETS.items() if each.activation_type == "int8"] == ["qdq-symmetric"]
+    assert all((each.activation_type == "int8") == each.activation_symmetric for each in TARGETS.values())
 
 
 def test_small_linears_do_not_pay():

@@ -14,7 +14,6 @@ rows of the same initializer and dequantizes these alone.
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -25,6 +24,7 @@ import onnx_ir as ir
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
 from onnxq.edit import label_of
 from onnxq.ir.embedding import Embedding, find_embedding, linears_of
+from onnxq.ir.labels import is_named
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.block_codes import BLOCKS, BlockRange
@@ -120,9 +120,9 @@ class QuantizeBlocks(Pass):
         """Bits and block of a linear, or why it stays as it is."""
         label = label_of(linear.node)
         own = next(((bits, block) for name, bits, block in self.layers if name == label), None)
-        if _named(label, self.skip):
+        if is_named(label, self.skip):
             return "told to stay float"
-        if own is None and self.only and not _named(label, self.only):
+        if own is None and self.only and not is_named(label, self.only):
             return "not among the linears named"
         if linear.dtype.name != "float32":
             return f"it computes in {linear.dtype.name}, and these products round to float32's errors"
@@ -153,7 +153,7 @@ class QuantizeBlocks(Pass):
         return tuple(
             each
             for each in found
-            if not _named(label_of(each.node), self.skip)
+            if not is_named(label_of(each.node), self.skip)
             and each.indices.shape is not None
             and each.table.shape == linear.weight.T.shape
             and np.array_equal(each.table, linear.weight.T)
@@ -163,10 +163,6 @@ class QuantizeBlocks(Pass):
     def examples(cls) -> Examples:
         """MatMul, MatMul and Add, Gemm, a tied table; linears that are small, or not float32."""
         return block_examples()
-
-
-def _named(label: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(label, pattern) for pattern in patterns)
 
 
 def _obstacle(bits: int, block: int) -> str:

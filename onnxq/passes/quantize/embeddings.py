@@ -10,7 +10,6 @@ that a linear reads too is left to `quantize-blocks`, which lets both read the s
 
 from __future__ import annotations
 
-import fnmatch
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -19,6 +18,7 @@ import onnx_ir as ir
 
 from onnxq.contract import Context, Contract, Edit, Examples, Pass, Reject
 from onnxq.ir.embedding import Embedding, find_embedding
+from onnxq.ir.labels import is_named
 from onnxq.passes.quantize.block_codes import BLOCKS, block_grid, pack_blocks, round_to_blocks
 from onnxq.passes.quantize.block_emission import gather_rows
 from onnxq.passes.quantize.evidence import embedding_examples
@@ -52,7 +52,7 @@ class QuantizeEmbeddings(Pass):
         if found is None or isinstance(found, Reject):
             return found
         label = node.name or str(found.output.name)
-        if any(fnmatch.fnmatchcase(label, pattern) for pattern in self.skip):
+        if is_named(label, self.skip):
             return Reject("told to stay float", label)
         if found.tied:
             return Reject(
