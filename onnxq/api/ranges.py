@@ -32,20 +32,22 @@ class Ranges:
     """How static ranges are taken from statistics: see `onnxq.passes.quantize.ranges.choose_range`."""
 
     method: RangeMethod = "minmax"
-    margin: float = 0.1
+    margin: float = 0.2
 
     def __str__(self) -> str:
         return self.method + (f", widened by {self.margin:.0%}" if self.margin else "")
 
 
 UNTRIED = Ranges()
-"""Where nothing is tried: a margin that small calibration sets need and large ones hardly feel."""
+"""Where nothing is tried: a margin that small calibration sets need and large ones hardly feel. With outlier
+channels in float, 20 % instead of none cost MiniLM 10 % of its error (1 - cosine .00055 instead of .00050)
+and raised its lowest cosine from .9973 to .9991."""
 
 CANDIDATES: dict[str, tuple[Ranges, ...]] = {
     "fast": (),
-    "balanced": (Ranges(margin=0.2), Ranges()),
+    "balanced": (Ranges(margin=0.3), Ranges(margin=0.15)),
     "best": (
-        *(Ranges(margin=margin) for margin in (0.35, 0.25, 0.2, 0.15, 0.1, 0.05)),
+        *(Ranges(margin=margin) for margin in (0.5, 0.4, 0.3, 0.2, 0.15, 0.1)),
         *(Ranges("percentile", margin) for margin in (0.2, 0.1)),
         *(Ranges("mse", margin) for margin in (0.2, 0.1)),
     ),

@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import onnx_ir as ir
 
 from onnxq.edit import label_of
 from onnxq.ir.labels import is_named
 from onnxq.ir.linear import Linear, find_linear
-from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.walk import nodes
 from onnxq.planning.front import Measured, Point, balanced_point, pareto_front
+from onnxq.planning.groups import Weigher, groups_of, is_shared
 from onnxq.planning.options import Form, Option
 from onnxq.planning.trial import NOTICEABLE, Group, Trial, TrialSettings
 from onnxq.statistics import Statistics
@@ -29,6 +30,7 @@ EXCHANGE = 8.0
 """A step to a slower plan is taken where it removes this many times more of the error than it adds time."""
 ENOUGH = 1e-4
 """Noise over signal of a linear, 40 dB, below which less is hardly worth time."""
+SHARES = "its weight is an embedding's table too, and in blocks both read the same bytes"
 HOPELESS = 0.16
 """Noise over signal, 8 dB, from which a linear is worth any time: that is another function."""
 
@@ -94,17 +96,19 @@ class PlanSettings:
         split: Whether channels may be multiplied in float.
         tokens: Rows of an activation that costs are reckoned with.
         exchange: See `EXCHANGE`.
+        count: What a form costs: the time it takes, or the bytes of its weights.
         trial: How finely trials round.
     """
 
     target: Target
-    margin: float = 0.1
+    margin: float = 0.2
     keep_float: tuple[str, ...] = ()
     forms: tuple[Form, ...] = ("int8 static", "int8 per-token", "int8 blocks", "float")
     insert_nodes: bool = True
     split: bool = True
     tokens: int = 128
     exchange: float = EXCHANGE
+    count: Literal["time", "bytes"] = "time"
     trial: TrialSettings = field(default_factory=TrialSettings)
 
 
@@ -174,9 +178,10 @@ def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings)
         for linear in linears
     }
     open_ones = [linear for linear in linears if not refused[label_of(linear.node)]]
+    weigh = Weigher.of(model)
     candidates = {
-        str(group.activation.name): _Candidates.of(group, settings)
-        for group in _groups(open_ones, statistics)
+        str(group.activation.name): _Candidates.of(group, settings, weigh.weight(group))
+        for group in groups_of(open_ones, statistics)
     }
     if not candidates:
         return Plan(tuple(_kept(linear, refused[label_of(linear.node)]) for linear in linears))
@@ -200,23 +205,21 @@ class _Candidates:
     labels: tuple[str, ...]
     measured: tuple[Measured, ...]
     channels: Mapping[int, tuple[int, ...]]
+    shared: bool = False
 
     @classmethod
-    def of(cls, group: Group, settings: PlanSettings) -> _Candidates:
+    def of(cls, group: Group, settings: PlanSettings, weight: float) -> _Candidates:
         trial = Trial(
             group, replace(settings.trial, margin=settings.margin, weight_bits=settings.target.weight_bits)
         )
         measured = tuple(
-            Measured(
-                option,
-                option.cost(settings.target.costs, settings.tokens, group.channels, group.columns),
-                trial.errors(option),
-            )
+            Measured(option, _cost(option, group, settings), trial.errors(option), weight)
             for option in _options(trial, settings)
         )
         counts = {each.option.split for each in measured}
         channels = {count: tuple(trial.channels(count).tolist()) for count in counts}
-        return cls(tuple(label_of(linear.node) for linear in group.linears), measured, channels)
+        labels = tuple(label_of(linear.node) for linear in group.linears)
+        return cls(labels, measured, channels, "int8 blocks" in settings.forms and is_shared(group))
 
     def layer(self, blank: LayerPlan, point: Point) -> LayerPlan:
         """`blank` with what `point` chose for it."""
@@ -226,7 +229,7 @@ class _Candidates:
         return replace(
             blank,
             option=chosen.option,
-            reason=_reason(chosen, cheapest),
+            reason=SHARES if self.shared else _reason(chosen, cheapest),
             sqnr_db=decibels(chosen.errors[own]),
             outliers=self.channels[chosen.option.split],
             considered=tuple(
@@ -243,6 +246,15 @@ def decibels(error: float) -> float:
 
 def _options(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
     """What is worth a trial for one group."""
+    if "int8 blocks" in settings.forms and is_shared(trial.group):
+        yield from (Option(form) for form in settings.forms if form in ("int8 blocks", "float"))
+        return
+    if "int8 static" in settings.forms:
+        yield from _static_options(trial, settings)
+    yield from (Option(form) for form in settings.forms if form != "int8 static")
+
+
+def _static_options(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
     scales = settings.insert_nodes and not trial.group.from_norm and trial.unevenness() > NOTICEABLE
     yield Option()
     if scales:
@@ -251,7 +263,12 @@ def _options(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
         yield Option(split=count)
         if scales:
             yield Option(split=count, scaled=True)
-    yield from (Option(form) for form in settings.forms if form != "int8 static")
+
+
+def _cost(option: Option, group: Group, settings: PlanSettings) -> float:
+    if settings.count == "bytes":
+        return option.size(group.channels, group.columns)
+    return option.cost(settings.target.costs, settings.tokens, group.channels, group.columns)
 
 
 def _reason(chosen: Measured, cheapest: Measured) -> str:
@@ -284,21 +301,6 @@ def _refusal(linear: Linear, statistics: Statistics, settings: PlanSettings) -> 
     if seen is None or seen.rows is None or seen.channel is None or not len(seen.rows.values):
         return statistics.skipped.get(str(linear.activation.name), "calibration did not see its input")
     return ""
-
-
-def _groups(linears: Sequence[Linear], statistics: Statistics) -> list[Group]:
-    by_activation: dict[ir.Value, list[Linear]] = {}
-    for linear in linears:
-        by_activation.setdefault(linear.activation, []).append(linear)
-    return [
-        Group(value, tuple(readers), statistics[str(value.name)], _is_from_norm(value))
-        for value, readers in by_activation.items()
-    ]
-
-
-def _is_from_norm(value: ir.Value) -> bool:
-    node = value.producer()
-    return node is not None and isinstance(find_norm(node), Norm)
 
 
 def _kept(linear: Linear, reason: str) -> LayerPlan:
