@@ -8,15 +8,15 @@ quantize        round; products that stay float are left alone
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnxq.api.evaluate import measure_fidelity
-from onnxq.api.ranges import Ranges, choose_ranges
+from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges
 from onnxq.api.stage import Stage
-from onnxq.contract import AnyPass
+from onnxq.contract import AnyPass, Pass
 from onnxq.passes.clean import cleaning
 from onnxq.passes.layout.fuse_gelu import FuseGelu
 from onnxq.passes.layout.move_nan_guard import MoveNanGuard
@@ -25,19 +25,23 @@ from onnxq.passes.migrate.insert_scale import InsertScale
 from onnxq.passes.migrate.search import Search
 from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.migrate.split_channels import SplitChannels
+from onnxq.passes.quantize import linears
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.embeddings import QuantizeEmbeddings
-from onnxq.passes.quantize.linears import Form, QuantizeLinears
-from onnxq.pipeline import PipelineResult, run
+from onnxq.passes.quantize.linears import QuantizeLinears
+from onnxq.pipeline import Gather, PipelineResult, run
 from onnxq.planning.layers import Plan, PlanSettings, plan_layers
+from onnxq.planning.options import BLOCK, Form
 from onnxq.planning.trial import TrialSettings
 from onnxq.recipe import OptimizeSettings
-from onnxq.statistics import Statistic
+from onnxq.statistics import Statistic, Statistics
 from onnxq.targets import Target
 from onnxq.verify import Comparison, OracleSettings
 
 _STRIDES = (1, 2, 4, 8, 16, 32, 64, 128)
 """How many steps along the front, round after round, when fidelity is missed."""
+_SEARCH: dict[str, Search] = {"fast": "closed", "balanced": "linear", "best": "output"}
+"""Looking through attention changes the choice little on the models measured, and takes the longest."""
 _ROWS = {"fast": 256, "balanced": 512, "best": 1024}
 
 
@@ -76,10 +80,10 @@ class Attempts:
 
     def best(self) -> Outcome:
         """The first plan, or the first one after it on the front that is as close as was asked for."""
-        base_passes = (*cleaning(), ShiftScale(search=self._search()), InsertScale(insert_nodes=False))
-        base = self._run(self.stage.model, base_passes)
-        self.stage.progress("planning", 0, 0)
+        base_passes = (*cleaning(), *self._migrating())
         watching = self.stage.watching(Statistic.ROWS)
+        base = self._run(self.stage.model, base_passes, watching.gather)
+        self.stage.progress("planning", 0, 0)
         plan = plan_layers(base.model, watching.gather(base.model, {}), self._plan_settings())
         outcome = self._carry_out(plan, (base_passes, base))
         for stride in _STRIDES:
@@ -97,11 +101,13 @@ class Attempts:
     def _carry_out(self, plan: Plan, base: tuple[Sequence[AnyPass], PipelineResult]) -> Outcome:
         passes = self._preparing(plan)
         prepared = self._run(base[1].model, passes)
-        ranges = choose_ranges(
-            self.stage, prepared.model, self.settings, lambda each: self._linears(plan, each)
-        )
+        ranges = UNTRIED
+        if plan.names("int8 static"):
+            ranges = choose_ranges(
+                self.stage, prepared.model, self.settings, lambda each: self._linears(plan, each)
+            )
         quantizing = self._quantizing(plan, ranges)
-        quantized = self._run(prepared.model, quantizing)
+        quantized = self._run(prepared.model, quantizing, self._gather_once(prepared.model, quantizing))
         runs = (base, (passes, prepared), (quantizing, quantized))
         return Outcome(quantized.model, prepared.model, runs, plan, self._fidelity(quantized.model))
 
@@ -116,9 +122,47 @@ class Attempts:
         own = (FuseGelu(),) if self.form == "kernel" else ()
         return (*split, *scale, *own, MoveNanGuard(), SumBeforeNorm())
 
+    def _gather_once(self, model: ir.Model, passes: Sequence[AnyPass]) -> Gather:
+        """Statistics of `model` for all of `passes`, whatever state they ask for.
+
+        A value that none of them replaces keeps its name, and weights are fitted to what the float model
+        computes; the data is run through once.
+        """
+        wanted: dict[Statistic, set[str]] = {}
+        for each in passes:
+            asked = each.wanted(model) if isinstance(each, Pass) else {}
+            for kind, values in asked.items():
+                wanted.setdefault(kind, set()).update(str(value.name) for value in values)
+        known: list[Statistics] = []
+
+        def gather(state: ir.Model, asked: Mapping[Statistic, Collection[str]]) -> Statistics:
+            if not known:
+                known.append(self.stage.gather(model, wanted))
+            return known[0]
+
+        return gather
+
+    def _migrating(self) -> tuple[AnyPass, ...]:
+        """Exact passes that even channels out, as integer products with one scale a tensor need it.
+
+        Blocks have scales enough, and 4 bits would feel what migration adds to the weights.
+        """
+        if self.settings.weights == "int4":
+            return ()
+        keep = self.form == "kernel"
+        return (ShiftScale(search=self._search(), keep_tied=keep), InsertScale(insert_nodes=False))
+
     def _quantizing(self, plan: Plan, ranges: Ranges) -> tuple[AnyPass, ...]:
-        blocks = plan.names("int8 blocks")
-        own = (QuantizeBlocks(only=blocks, rounding="feedback", method="mse"),) if blocks else ()
+        eight, four = plan.names("int8 blocks"), plan.names("int4 blocks")
+        own = []
+        if eight:
+            own.append(QuantizeBlocks(only=eight, block=BLOCK, rounding="feedback", method="mse"))
+        if four:
+            own.append(
+                QuantizeBlocks(
+                    only=four, bits=4, block=BLOCK, symmetric=False, rounding="feedback", method="weighted"
+                )
+            )
         return (self._linears(plan, ranges), *own, QuantizeEmbeddings(skip=self.settings.keep_float))
 
     def _linears(self, plan: Plan, ranges: Ranges) -> QuantizeLinears:
@@ -130,34 +174,40 @@ class Attempts:
             activation="symmetric" if symmetric else "asymmetric",
             weight_bits=self.target.weight_bits,
             rounding="feedback",
-            skip=(*plan.names("float"), *plan.names("int8 blocks")),
+            skip=(*plan.names("float"), *plan.names("int8 blocks"), *plan.names("int4 blocks")),
             per_token=plan.names("int8 per-token"),
         )
 
     def _plan_settings(self) -> PlanSettings:
-        kernel = self.form == "kernel"
+        small = self.settings.weights == "int4"
+        forms: tuple[Form, ...] = ("int8 static", "float")
+        if small:
+            forms = ("int4 blocks", "int8 blocks", "float")
+        elif self.form == "kernel":
+            forms = ("int8 static", "int8 per-token", "int8 blocks", "float")
         return PlanSettings(
             target=self.target,
             keep_float=self.settings.keep_float,
-            forms=("int8 static", "int8 per-token", "int8 blocks", "float")
-            if kernel
-            else ("int8 static", "float"),
+            forms=forms,
+            count="bytes" if small else "time",
             trial=TrialSettings(rows=_ROWS[self.settings.effort]),
         )
 
     def _search(self) -> Search:
-        return "closed" if self.settings.effort == "fast" else "output"
+        return _SEARCH[self.settings.effort]
 
     @property
-    def form(self) -> Form:
+    def form(self) -> linears.Form:
         """Plain Q/DQ if the user or the target wants it."""
         return "qdq" if "qdq" in (self.settings.format, self.target.format) else "kernel"
 
-    def _run(self, model: ir.Model, passes: Sequence[AnyPass]) -> PipelineResult:
+    def _run(
+        self, model: ir.Model, passes: Sequence[AnyPass], gather: Gather | None = None
+    ) -> PipelineResult:
         return run(
             model,
             passes,
-            gather=self.stage.gather,
+            gather=gather or self.stage.gather,
             verify=self.settings.verify,
             progress=self.stage.step,
             oracle=OracleSettings(

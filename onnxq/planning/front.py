@@ -20,18 +20,20 @@ class Measured:
 
     Attributes:
         option: Which.
-        cost: Microseconds.
+        cost: Microseconds, or bytes, as all options are counted.
         errors: Noise over signal of each linear of the group.
+        weight: How many times these count.
     """
 
     option: Option
     cost: float
     errors: tuple[float, ...]
+    weight: float = 1.0
 
     @property
     def error(self) -> float:
         """Of the group: its linears' errors added, as they add up in the model."""
-        return sum(self.errors)
+        return self.weight * sum(self.errors)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import Literal
 
 from onnxq.targets.costs import KernelCosts
 
-Form = Literal["int8 static", "int8 per-token", "int8 blocks", "float"]
+Form = Literal["int8 static", "int8 per-token", "int8 blocks", "int4 blocks", "float"]
+BLOCK = 64
+"""Channels that share a scale in products in blocks."""
 
 _PER_TOKEN_PASSES = 4.0
 """Passes over the activation that a scale for each token takes: absolute, greatest, divide, round."""
@@ -48,7 +50,7 @@ class Option:
         total = costs.elementwise(tokens, channels) if self.scaled else 0.0
         if self.form == "float":
             return total + sum(costs.product(tokens, channels, each, costs.float_macs) for each in columns)
-        if self.form == "int8 blocks":
+        if self.form in ("int8 blocks", "int4 blocks"):
             return total + sum(costs.product(tokens, channels, each, costs.block_macs) for each in columns)
         total += costs.elementwise(tokens, channels, _QUANTIZE_BYTES)
         total += sum(costs.product(tokens, channels, each, costs.integer_macs) for each in columns)
@@ -61,3 +63,9 @@ class Option:
                 total += costs.product(tokens, self.split, each, costs.narrow_macs)
                 total += costs.elementwise(tokens, each, _SUM_BYTES)
         return total
+
+    def size(self, channels: int, columns: Sequence[int]) -> float:
+        """Bytes of the weights, scales and zero points included; arguments as those of `cost`."""
+        numbers = channels * sum(columns)
+        each = {"float": 4.0, "int8 blocks": 1 + 4 / BLOCK, "int4 blocks": 0.5 + 4.5 / BLOCK}
+        return numbers * each.get(self.form, 1.0)

@@ -16,17 +16,16 @@ import onnx_ir as ir
 from onnxq.ir.linear import Linear
 from onnxq.passes.migrate.outliers import Product, choose_channels, rank_channels, side_by_side
 from onnxq.passes.migrate.scales import choose_scale
+from onnxq.passes.quantize.block_codes import block_grid, round_to_blocks
 from onnxq.passes.quantize.ranges import params_for
 from onnxq.passes.quantize.weights import quantize_weight
-from onnxq.planning.options import Option
+from onnxq.planning.options import BLOCK, Option
 from onnxq.statistics import TensorStatistics
 
 MOST_COLUMNS = 2048
 """Columns of a weight that are looked at; of a vocabulary's 50,000 a part tells the same."""
 QUIET = 1e-2
 """Tokens with less energy than this part of the median one count as if they had that."""
-BLOCK = 64
-"""Channels that share a scale in products in blocks."""
 FEEDBACK_LEAVES = 0.3
 """Part of the squared error of rounding a weight that is left after feedback: .00023 of .00082 on MiniLM."""
 NOTICEABLE = 1.02
@@ -151,7 +150,7 @@ class Trial:
         """What rounding adds to the activation [R, K]."""
         if option.form == "int8 per-token":
             return np.asarray(_by_last_axis(rows, self.settings.activation_bits) - rows)
-        if option.form == "int8 blocks":
+        if option.form in ("int8 blocks", "int4 blocks"):
             return np.asarray(_by_block(rows) - rows)
         low, high = self.low / scale, self.high / scale
         low[split] = high[split] = 0.0
@@ -163,6 +162,9 @@ class Trial:
         return noise
 
     def _rounded(self, weight: np.ndarray, option: Option) -> np.ndarray:
+        if option.form == "int4 blocks":
+            grid = block_grid(weight, 4, BLOCK, symmetric=False, method="mse")
+            return grid.values(round_to_blocks(weight, grid)).astype(np.float32)
         if option.form != "int8 blocks":
             return quantize_weight(weight, self.settings.weight_bits).values
         return _by_block(weight.T).T

@@ -22,6 +22,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
+from onnxq.ir.embedding import Embedding, find_embedding
+from onnxq.ir.linear import Linear
 from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.walk import nodes
 from onnxq.passes.migrate.attention_objective import find_part
@@ -50,6 +52,8 @@ class ShiftScale(Pass):
         weight_bits: Bits of weights in a trial.
         activation_bits: Bits of the activation in a trial.
         margin: Part by which the activation's range is widened in a trial.
+        keep_tied: Whether a norm is left alone if it would part the weight of one of its readers from an
+            embedding that reads the same table.
     """
 
     shift: bool = True
@@ -59,6 +63,7 @@ class ShiftScale(Pass):
     weight_bits: int = 8
     activation_bits: int = 8
     margin: float = 0.1
+    keep_tied: bool = False
 
     name: ClassVar[str] = "shift-scale"
     contract: ClassVar[Contract] = Contract.REASSOCIATES
@@ -91,6 +96,8 @@ class ShiftScale(Pass):
         plan = plan_migration(norm, insert_nodes=self.insert_nodes)
         if isinstance(plan, Reject):
             return plan
+        if self.keep_tied and any(_is_tied(linear) for linear in plan.linears):
+            return Reject("an embedding reads the same weight as its reader, and would need another", label)
         if seen is None or seen.channel is None:
             return Reject("calibration has no statistics of it", label)
         channels = Range(seen.channel.low, seen.channel.high, live_channels(plan.weights))
@@ -142,6 +149,11 @@ class ShiftScale(Pass):
     def examples(cls) -> Examples:
         """Post-LN, pre-LN and RMS norms; norms that calibration did not see, or that are even."""
         return shift_examples()
+
+
+def _is_tied(linear: Linear) -> bool:
+    users = linear.root.uses() if linear.root is not None else ()
+    return any(isinstance(find_embedding(node), Embedding) for node, index in users if index == 0)
 
 
 def _block_values(norm: Norm) -> tuple[ir.Value, ...]:

@@ -1,0 +1,69 @@
+"""Linears that are decided together, how much their error counts, and which share bytes with an embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxq.ir.embedding import Embedding, find_embedding
+from onnxq.ir.flow import uses_through
+from onnxq.ir.linear import Linear
+from onnxq.ir.norm import Norm, find_norm
+from onnxq.ir.residual import find_streams
+from onnxq.planning.options import BLOCK
+from onnxq.planning.trial import Group
+from onnxq.statistics import Statistics
+
+
+def groups_of(linears: Sequence[Linear], statistics: Statistics) -> list[Group]:
+    """Linears that read the same activation, together."""
+    by_activation: dict[ir.Value, list[Linear]] = {}
+    for linear in linears:
+        by_activation.setdefault(linear.activation, []).append(linear)
+    return [
+        Group(value, tuple(readers), statistics[str(value.name)], _is_from_norm(value))
+        for value, readers in by_activation.items()
+    ]
+
+
+def _is_from_norm(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and isinstance(find_norm(node), Norm)
+
+
+def is_shared(group: Group) -> bool:
+    """Whether the group is one linear whose weight an embedding can read, too, in blocks."""
+    if len(group.linears) > 1 or group.channels % BLOCK:
+        return False
+    (linear,) = group.linears
+    users = linear.root.uses() if linear.root is not None else ()
+    return any(
+        index == 0 and node.graph is linear.node.graph and isinstance(find_embedding(node), Embedding)
+        for node, index in users
+    )
+
+
+@dataclass(frozen=True)
+class Weigher:
+    """How much the error of a linear counts.
+
+    What ends a branch is one of many that the stream of a residual network adds up, and its error is as much
+    smaller a part of the sum. That of a linear which gives an output is all there to see.
+
+    Attributes:
+        branches: Residuals of the longest stream.
+    """
+
+    branches: int
+
+    @classmethod
+    def of(cls, model: ir.Model) -> Weigher:
+        """That of a model."""
+        return cls(max((len(stream.residuals) for stream in find_streams(model)), default=1))
+
+    def weight(self, group: Group) -> float:
+        """How many times the error of the group counts."""
+        uses = (use for linear in group.linears for use in uses_through(linear.output))
+        return float(max(self.branches, 1)) if any(use.is_output for use in uses) else 1.0
