@@ -195,7 +195,7 @@ RECIPE = f"{OPTIMIZE} --recipe r.toml"
 OPTIONS = {
     "unknown command": Bad("optimise m.onnx", 2, "", "Did you mean 'optimize'?"),
     "unknown option": Bad(f"{OPTIMIZE} --min-fidelty 1", 2, "", "Did you mean '--min-fidelity'?"),
-    "unknown choice": Bad(f"{OPTIMIZE} --ranges entropy", 2, "", "'minmax', 'percentile', 'mse'"),
+    "unknown choice": Bad(f"{OPTIMIZE} --ranges entropy", 2, "", "'percentile', 'mse', 'token'"),
     "out of range": Bad(f"{OPTIMIZE} --min-fidelity 99", 2, "bad-setting", "a cosine"),
     "unknown target": Bad(f"{OPTIMIZE} --target x86-vni", 2, "unknown-target", "did you mean 'x86-vnni'?"),
     "unknown pass": Bad(APPLY.replace("gamma", "gama"), 2, "unknown-pass", "Did you mean 'fold-gamma'?"),

@@ -19,7 +19,7 @@ from onnxq.files import load, to_bytes
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import constant_of, nodes
 from onnxq.passes.quantize.ranges import RangeMethod
-from onnxq.recipe import DataSettings, OptimizeSettings, parse_recipe
+from onnxq.recipe import DataSettings, OptimizeSettings, format_pass, parse_pass, parse_recipe
 from onnxq.report.results import Report
 from onnxq.runtime import kernels_of, open_session, optimized_graph
 from onnxq.targets import TARGETS
@@ -147,6 +147,12 @@ def test_the_digits_get_kernels_and_stay_right() -> None:
     assert (found == labels).mean() > 0.96
     assert result.met
     assert result.report.after.size_bytes < 0.4 * result.report.before.size_bytes
+
+
+def test_the_passes_of_a_report_are_words_to_give_back() -> None:
+    names = [row.name for row in digits().report.passes]
+    assert [format_pass(parse_pass(name)) for name in names] == names
+    assert any("skip=" in name or "plan=" in name or "per_token=" in name for name in names)
 
 
 def test_migration_is_seen_in_the_channels() -> None:

@@ -39,6 +39,7 @@ class Tile(Still):
     limit: float | None = None
     sizes: tuple[int, ...] = (1, 2)
     names: tuple[str, ...] = ()
+    plan: tuple[tuple[str, int | tuple[int, ...]], ...] = ()
 
 
 PASSES = {"still": Still, "tile": Tile}
@@ -54,6 +55,7 @@ tiles = st.builds(
     limit=st.none() | st.floats(allow_nan=False),
     sizes=st.lists(st.integers()).map(tuple),
     names=st.lists(st.text() | st.sampled_from(["none", "1e5", "a b", "inf", "true", "]", 'a"'])).map(tuple),
+    plan=st.lists(st.tuples(st.text(), st.integers() | st.lists(st.integers()).map(tuple))).map(tuple),
 )
 
 
@@ -73,6 +75,7 @@ def test_what_a_pass_is_written_as_reads_back_as_that_pass(made: Tile) -> None:
         ("tile{side=far-right,method=mse,loud=true}", Tile(side=Side.FAR_RIGHT, method="mse", loud=True)),
         ("tile{limit=1e-3}", Tile(limit=0.001)),
         ("tile{limit=none}", Tile()),
+        ("tile{plan=[[/a.0/b, [5, 9]], [c, 3]]}", Tile(plan=(("/a.0/b", (5, 9)), ("c", 3)))),
     ],
 )
 def test_options_are_read_by_the_types_of_the_fields(text: str, made: Tile | None) -> None:
