@@ -222,6 +222,27 @@ def test_activations_are_of_the_type_that_the_target_wants(name: str) -> None:
     assert result.report.fidelity[0].cosine_min > 0.99
 
 
+def test_four_bits_are_chosen_by_bytes_and_stay_close() -> None:
+    settings = OptimizeSettings(**QUICK, target="x86-vnni", weights="int4")
+    result = optimize(onnxq.demo.model_path(), onnxq.demo.load_calibration(), settings=settings)
+    forms = {row.decision for row in result.report.layers}
+    assert "int4 blocks" in forms
+    assert forms <= {"int4 blocks", "int8 blocks", "float"}
+    bits = [node.attributes["bits"].value for node in nodes(result.model) if node.op_type == "MatMulNBits"]
+    assert sorted(bits) == sorted(
+        int(row.decision[3]) for row in result.report.layers if row.decision != "float"
+    )
+    assert result.report.fidelity[0].cosine_mean > 0.98
+    assert 'weights = "int4"' in result.report.recipe
+
+
+@pytest.mark.parametrize("given", [{"format": "qdq"}, {"target": "qdq"}])
+def test_four_bits_are_refused_where_nothing_multiplies_them(given: dict[str, str]) -> None:
+    with pytest.raises(UsageProblem) as problem:
+        OptimizeSettings(weights="int4", **given)  # type: ignore[arg-type]
+    assert problem.value.slug == "int4-as-qdq"
+
+
 @pytest.mark.parametrize(
     "form", [{"format": "qdq", "target": "x86-vnni"}, {"format": "kernel", "target": "qdq"}]
 )

@@ -130,8 +130,7 @@ def _best_scales(
     diagonal[idle] = 1.0
     right = np.where(idle.T, given, right)
     try:
-        found: npt.NDArray[np.float64] = np.linalg.solve(system, right.T[:, :, None])[:, :, 0].T
-        return found
+        return np.asarray(np.linalg.solve(system, right.T[:, :, None])[:, :, 0].T, np.float64)
     except np.linalg.LinAlgError:
         return given
 
