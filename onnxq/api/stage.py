@@ -129,6 +129,7 @@ class Stage:
         known = self.remembered.find(model, asked)
         if known is not None:
             return known
+        self.remembered.forget()
         found = collect(model, self.calibration, asked, threads=self.threads, progress=self._collecting)
         self.remembered.keep(model, asked, found)
         return found

@@ -163,7 +163,7 @@ class Trial:
 
     def _rounded(self, weight: np.ndarray, option: Option) -> np.ndarray:
         if option.form == "int4 blocks":
-            grid = block_grid(weight, 4, BLOCK, symmetric=False, method="mse")
+            grid = block_grid(weight, 4, BLOCK, symmetric=False)
             return grid.values(round_to_blocks(weight, grid)).astype(np.float32)
         if option.form != "int8 blocks":
             return quantize_weight(weight, self.settings.weight_bits).values
