@@ -43,6 +43,10 @@ class Remembered:
         known = all(set(names) <= self.asked.get(kind, frozenset()) for kind, names in asked.items())
         return self.found if known else None
 
+    def forget(self) -> None:
+        """Remember nothing, before there is more to hold."""
+        self.model, self.asked, self.found = None, {}, Statistics()
+
     def keep(self, model: ir.Model, asked: Mapping[Statistic, Collection[str]], found: Statistics) -> None:
         """Remember `found` in place of what was remembered before."""
         self.model = model
