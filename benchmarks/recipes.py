@@ -240,6 +240,10 @@ ROWS: Mapping[str, tuple[str, Made]] = {
         "os-plus, split-channels",
         lambda bits: Recipe(linears(bits), (*migration(bits), SplitChannels())),
     ),
+    "split-first": (
+        "split-channels, os-plus",
+        lambda bits: Recipe(linears(bits), (SplitChannels(), *migration(bits))),
+    ),
     "ours": ("os-plus, what the planner splits, feedback", ours),
 }
 """What each row is, and its passes; None where no kernel can show it at these bits."""
@@ -255,6 +259,7 @@ ORDER = (
     ("minmax", "os"),
     ("os", "os-plus"),
     ("os-plus", "split-os-plus"),
+    ("split-os-plus", "split-first"),
     ("disassemble", "qllm"),
     ("peg", "ours"),
     ("qllm", "ours"),
