@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.contract import Context, Edit, Pass
+from onnxq.ir.walk import constant_of
 
 Arguments = tuple[Any, ...]
 
@@ -115,6 +116,13 @@ def _is_nonzero(arguments: Arguments) -> bool:
     return array.dtype.kind == "f" and bool(array.any())
 
 
+def _is_another(arguments: Arguments) -> bool:
+    """Whether the constant changes at all."""
+    node, index, array = arguments[:3]
+    old = constant_of(node.inputs[index])
+    return old is None or old.shape != np.shape(array) or not np.array_equal(old, array)
+
+
 def _has_step(arguments: Arguments) -> bool:
     """Whether the new value is computed from another one."""
     return arguments[0] is not arguments[1] and _before(arguments[1]) is not None
@@ -135,7 +143,7 @@ SLIPS = (
     Slip("a constant has the wrong sign", CONSTANTS, _with_array(np.negative), _is_nonzero),
     Slip("an element is off", CONSTANTS, _with_array(_largest_off), _is_nonzero),
     Slip("channels are mixed up", CONSTANTS, _with_array(lambda array: array[::-1]), _is_varied),
-    Slip("a constant is left as it was", ("replace_constant",), None),
+    Slip("a constant is left as it was", ("replace_constant",), None, _is_another),
     Slip("a reader is left out", ("rewire",), None),
     Slip("the last step is left out", ("replace", "take_over"), _with_step_left_out, _has_step),
     Slip("an attribute is left as it was", ("set_attribute",), None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import onnx_ir as ir
@@ -28,6 +29,8 @@ SURE = [
 """What the sample may lack: RMS norms spelled out although there is an operator for them."""
 HARMLESS = ("drop-identity", "drop-dropout", "drop-casts", "drop-unused", "merge-reshapes")
 """Passes that may write nothing that could be wrong: they only take nodes out."""
+WITHOUT_EFFECT = {"disassemble-channels": {"a reader is left out"}}
+"""Mistakes that compute the same: the offsets of a channel's copies add up to nothing."""
 each_pass = pytest.mark.parametrize("a_pass", WORKING, ids=lambda each: each.name)
 
 
@@ -48,28 +51,35 @@ def test_every_pass_is_seen_at_work(a_pass: AnyPass) -> None:
     "a_pass", [each for each in WORKING if isinstance(each, Pass)], ids=lambda each: each.name
 )
 def test_mistakes_are_caught(a_pass: Pass) -> None:
-    """One call of the editor done wrong, early or late: seen, or of no effect at all."""
-    subject = next(fired_on(a_pass))
+    """One call of the editor done wrong, early or late: seen, or of no effect at all.
+
+    A mistake may be too small to matter in one model, such as an offset of activations that are tiny there;
+    then it has to be seen in another one.
+    """
+    kinds = {slip.name for slip in SLIPS}
+    tried = 0
+    for subject in itertools.islice(fired_on(a_pass), ENOUGH):
+        found = {place: seen for place, seen in mistakes(subject, a_pass) if place[0] in kinds}
+        tried += len(found)
+        kinds = {name for (name, _), caught in found.items() if not caught}
+        if not kinds:
+            break
+    assert not kinds - WITHOUT_EFFECT.get(a_pass.name, set())
+    assert tried or a_pass.name in HARMLESS
+
+
+def mistakes(subject: Subject, a_pass: Pass) -> Iterator[tuple[tuple[str, int], bool]]:
+    """Every mistake that changes what the pass makes of the model: what, when, and whether it was caught."""
     honest = Mutant(a_pass)
     right = digest(apply_pass(subject.model, honest, subject.statistics).model)
-    tried = caught = 0
-    missed = []
     for slip, number in slips_of(honest):
-        mutant = Mutant(a_pass, slip, number)
         try:
-            seen = examine(subject, mutant)
+            seen = examine(subject, Mutant(a_pass, slip, number))
         except OnnxqError:
-            seen = None
-        if seen is not None and digest(seen.result.model) == right:
+            yield (slip.name, number), True
             continue
-        tried += 1
-        if seen is None or seen.complaints:
-            caught += 1
-        else:
-            missed.append((slip.name, number))
-    assert not missed
-    assert caught == tried
-    assert tried or a_pass.name in HARMLESS
+        if digest(seen.result.model) != right:
+            yield (slip.name, number), bool(seen.complaints)
 
 
 def slips_of(honest: Mutant) -> Iterator[tuple[Slip, int]]:
