@@ -87,7 +87,7 @@ def activations_of(model: ir.Model) -> dict[str, int]:
     return found
 
 
-@settings(FEW, max_examples=80)
+@settings(FEW, max_examples=40)
 @given(st.data(), st.sampled_from(SUBJECTS), st.sampled_from(READERS))
 def test_made_up_statistics_keep_the_function(data: st.DataObject, subject: Subject, a_pass: Pass) -> None:
     told = data.draw(fictions(subject.model))
