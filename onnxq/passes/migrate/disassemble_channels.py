@@ -22,7 +22,6 @@ import onnx_ir as ir
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
 from onnxq.ir.linear import Linear, find_linear, rewrite_linear
 from onnxq.ir.precision import round_once
-from onnxq.ir.walk import nodes
 from onnxq.passes.migrate.copies import Rules, choose_copies, copies_at, offsets_of, step_of
 from onnxq.passes.migrate.outliers import Product, side_by_side
 from onnxq.passes.migrate.sites import Selection, Sites, names_of, sharing_obstacle
@@ -88,8 +87,7 @@ class DisassembleChannels(Pass):
 
     def observe(self, model: ir.Model) -> Iterable[ir.Value]:
         """The inputs of all linears that may be touched."""
-        found = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
-        return [linear.activation for linear in found if self._selection().takes(linear)]
+        return self._selection().activations(model)
 
     def wanted(self, model: ir.Model) -> Mapping[Statistic, Iterable[ir.Value]]:
         """The channels' extremes, and tokens where an error is to be measured on them."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import onnx_ir as ir
+
 from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.norm import Norm, find_norm
+from onnxq.ir.walk import nodes
 from onnxq.passes.migrate.migration import is_widely_shared
 from onnxq.passes.migrate.narrow import is_narrow
 
@@ -38,6 +41,11 @@ class Selection:
         if self.only and not names & {*self.only}:
             return False
         return self.sites == "all" or _is_normed(linear) == (self.sites == "norm")
+
+    def activations(self, model: ir.Model) -> list[ir.Value]:
+        """The inputs of all linears that may be touched."""
+        found = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
+        return [linear.activation for linear in found if self.takes(linear)]
 
     def readers(self, linear: Linear) -> tuple[Linear, ...]:
         """The linears that read what `linear` reads and may be touched, in the order of the graph."""

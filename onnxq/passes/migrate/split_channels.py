@@ -25,7 +25,6 @@ import onnx_ir as ir
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
 from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
-from onnxq.ir.walk import nodes
 from onnxq.passes.migrate.narrow import (
     Hidden,
     add_narrow_product,
@@ -103,8 +102,7 @@ class SplitChannels(Pass):
 
     def observe(self, model: ir.Model) -> Iterable[ir.Value]:
         """The inputs of all linears that may be split."""
-        found = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
-        return [linear.activation for linear in found if self._selection().takes(linear)]
+        return self._selection().activations(model)
 
     def wanted(self, model: ir.Model) -> Mapping[Statistic, Iterable[ir.Value]]:
         """The channels' extremes, and tokens where an error is to be measured on them."""

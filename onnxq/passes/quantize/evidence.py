@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from onnxq.contract import Example, Examples
@@ -45,37 +47,23 @@ def _example(
 
 def linear_examples() -> Examples:
     """For `QuantizeLinears`."""
-    deep = "float[B,N,16] x"
     return Examples(
         fires=(
-            _example("y = MatMul(x, w)", "w"),
-            _example("m = MatMul(x, w) y = Add(b, m)", "w b", deep, "float[B,N,16] y"),
-            _example("y = Gemm<transB = 1, alpha = 0.5>(x, w, b)", "w b"),
+            *_products(),
             _example("m = MatMul(x, w) n = MatMul(x, v) y = Add(m, n)", "w v"),
         ),
         holds=(
             _example("y = MatMul(x, w)", "w", reason="no statistics", statistics=Statistics({})),
-            _example("y = MatMul(x, narrow)", "narrow", outputs="float[N,4] y", reason="too small"),
-            _example(
-                "y = MatMul(x, half)",
-                "half",
-                "float16[N,16] x",
-                "float16[N,16] y",
-                reason="computes in float16",
-            ),
-            _example("y = MatMul(w, x)", "w", "float[16,N] x", "float[16,N] y", reason="on the left"),
+            *_unfit(),
         ),
     )
 
 
 def block_examples() -> Examples:
     """For `QuantizeBlocks`."""
-    deep = "float[B,N,16] x"
     return Examples(
         fires=(
-            _example("y = MatMul(x, w)", "w"),
-            _example("m = MatMul(x, w) y = Add(b, m)", "w b", deep, "float[B,N,16] y"),
-            _example("y = Gemm<transB = 1, alpha = 0.5>(x, w, b)", "w b"),
+            *_products(),
             _example("m = MatMul(x, w) n = MatMul(m, w) y = Add(m, n)", "w"),
             _example(
                 "e = Gather(table, ids) t = Transpose<perm = [1, 0]>(table) y = MatMul(e, t)",
@@ -84,18 +72,23 @@ def block_examples() -> Examples:
                 "float[N,64] y",
             ),
         ),
-        holds=(
-            _example("y = MatMul(x, narrow)", "narrow", outputs="float[N,4] y", reason="too small"),
-            _example(
-                "y = MatMul(x, half)",
-                "half",
-                "float16[N,16] x",
-                "float16[N,16] y",
-                reason="computes in float16",
-            ),
-            _example("y = MatMul(w, x)", "w", "float[16,N] x", "float[16,N] y", reason="on the left"),
-        ),
+        holds=(*_unfit(),),
     )
+
+
+def _products() -> Iterator[Example]:
+    """The spellings of a linear."""
+    yield _example("y = MatMul(x, w)", "w")
+    yield _example("m = MatMul(x, w) y = Add(b, m)", "w b", "float[B,N,16] x", "float[B,N,16] y")
+    yield _example("y = Gemm<transB = 1, alpha = 0.5>(x, w, b)", "w b")
+
+
+def _unfit() -> Iterator[Example]:
+    """Linears that no integer product is for."""
+    yield _example("y = MatMul(x, narrow)", "narrow", outputs="float[N,4] y", reason="too small")
+    half = "float16[N,16]"
+    yield _example("y = MatMul(x, half)", "half", f"{half} x", f"{half} y", reason="computes in float16")
+    yield _example("y = MatMul(w, x)", "w", "float[16,N] x", "float[16,N] y", reason="on the left")
 
 
 def embedding_examples() -> Examples:
