@@ -45,7 +45,7 @@ class QuantizeBlocks(Pass):
         block: Input channels that share a scale: 16, 32, 64, 128 or 256 (32, 64 or 128 with 2 bits).
         symmetric: No zero points.
         rounding: "nearest", or "feedback", where each number makes up for the errors of others, weighed by
-            the second moments of the activations.
+            the second moments of the activations; below 8 bits scales are then refitted to the codes.
         method: How far a block's scale reaches: "minmax", "mse" for the least squared error of the weight, or
             "weighted", where each row's error counts as much as its activations' mean square: the best for
             4 bits with either rounding (it needs second moments).
