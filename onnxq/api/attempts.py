@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnxq.api.evaluate import measure_fidelity
 from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges
 from onnxq.api.stage import Stage
+from onnxq.calibration import split
 from onnxq.contract import AnyPass, Pass
 from onnxq.passes.clean import cleaning
 from onnxq.passes.layout.fuse_gelu import FuseGelu
@@ -29,8 +30,8 @@ from onnxq.passes.quantize import linears
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.embeddings import QuantizeEmbeddings
 from onnxq.passes.quantize.linears import QuantizeLinears
-from onnxq.pipeline import Gather, PipelineResult, run
-from onnxq.planning.layers import Plan, PlanSettings, plan_layers
+from onnxq.pipeline import Gather, PipelineResult, apply_pass, run
+from onnxq.planning.layers import BYTES_EXCHANGE, EXCHANGE, Plan, PlanSettings, plan_layers
 from onnxq.planning.options import BLOCK, Form
 from onnxq.planning.trial import TrialSettings
 from onnxq.recipe import OptimizeSettings
@@ -40,6 +41,8 @@ from onnxq.verify import Comparison, OracleSettings
 
 _STRIDES = (1, 2, 4, 8, 16, 32, 64, 128)
 """How many steps along the front, round after round, when fidelity is missed."""
+EFFECT_SAMPLES = 8
+"""Samples on which the effect of single layers on the output is measured."""
 _SEARCH: dict[str, Search] = {"fast": "closed", "balanced": "linear", "best": "output"}
 """Looking through attention changes the choice little on the models measured, and takes the longest."""
 _ROWS = {"fast": 256, "balanced": 512, "best": 1024}
@@ -85,6 +88,8 @@ class Attempts:
         base = self._run(self.stage.model, base_passes, watching.gather)
         self.stage.progress("planning", 0, 0)
         plan = plan_layers(base.model, watching.gather(base.model, {}), self._plan_settings())
+        if self.settings.effort == "best":
+            plan = plan.weighed(self._effects(base.model, plan), self._plan_settings())
         outcome = self._carry_out(plan, (base_passes, base))
         for stride in _STRIDES:
             if plan.last or not self._misses(outcome.fidelity):
@@ -92,6 +97,27 @@ class Attempts:
             plan = plan.at(plan.place + stride, "the fidelity asked for was missed without it")
             outcome = self._carry_out(plan, (base_passes, base))
         return outcome
+
+    def _effects(self, model: ir.Model, plan: Plan) -> dict[str, float]:
+        """Noise over signal at the output with the readers of each activation alone as integers.
+
+        This tells layers apart that err alike and matter differently: one session for each, on few samples.
+        """
+        parts = split(self.stage.calibration)
+        few = parts.heldout.select(parts.heldout.indices[:EFFECT_SAMPLES])
+        groups: dict[str, list[str]] = {}
+        for layer in plan.layers:
+            if layer.considered:
+                groups.setdefault(layer.activation, []).append(layer.name)
+        statistics = self.stage.gather(model, {})
+        found = {}
+        for number, (name, labels) in enumerate(groups.items()):
+            self.stage.progress("measuring what each layer does to the output", number, len(groups))
+            alone = QuantizeLinears(only=tuple(labels), margin=UNTRIED.margin)
+            candidate = apply_pass(model, alone, statistics).model
+            outputs = measure_fidelity(model, candidate, few, self.stage.threads).outputs.values()
+            found[name] = max((10 ** (-output.sqnr_db / 10) for output in outputs), default=0.0)
+        return found
 
     def own_passes(self, passes: Sequence[AnyPass]) -> Outcome:
         """What the user's own list of passes makes of the model."""
@@ -194,6 +220,7 @@ class Attempts:
             keep_float=self.settings.keep_float,
             forms=forms,
             count="bytes" if small else "time",
+            exchange=BYTES_EXCHANGE if small else EXCHANGE,
             trial=TrialSettings(rows=_ROWS[self.settings.effort]),
         )
 

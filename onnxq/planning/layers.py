@@ -28,6 +28,8 @@ from onnxq.targets import Target
 
 EXCHANGE = 8.0
 """A step to a slower plan is taken where it removes this many times more of the error than it adds time."""
+BYTES_EXCHANGE = 5.0
+"""The same for plans that count bytes: 8 bits instead of 4 where they take away that much more."""
 ENOUGH = 1e-4
 """Noise over signal of a linear, 40 dB, below which less is hardly worth time."""
 SHARES = "its weight is an embedding's table too, and in blocks both read the same bytes"
@@ -140,6 +142,37 @@ class Plan:
         )
         return replace(self, layers=layers, place=place)
 
+    def weighed(self, effects: Mapping[str, float], settings: PlanSettings) -> Plan:
+        """The plan in which a layer's error counts by what it does to the model's output.
+
+        Args:
+            effects: By activation, noise over signal of the model's output with the linears that read it
+                alone in their cheapest form. What is missing counts as the others do on average.
+            settings: Those of this plan.
+        """
+        cheapest = {
+            name: min(each.measured, key=lambda one: one.cost) for name, each in self.candidates.items()
+        }
+        known = {
+            name: effects[name] / sum(one.errors)
+            for name, one in cheapest.items()
+            if name in effects and sum(one.errors) > 0
+        }
+        mean = sum(known.values()) / max(len(known), 1)
+        if mean <= 0:
+            return self
+        candidates = {
+            name: each.weighed(known.get(name, mean) / mean) for name, each in self.candidates.items()
+        }
+        front, place = _settled(candidates, settings)
+        layers = tuple(
+            candidates[layer.activation].layer(layer, front[place])
+            if layer.activation in candidates and layer.name in candidates[layer.activation].labels
+            else layer
+            for layer in self.layers
+        )
+        return Plan(layers, front, place, candidates)
+
     @property
     def last(self) -> bool:
         """Whether there is no more accurate plan."""
@@ -185,10 +218,7 @@ def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings)
     }
     if not candidates:
         return Plan(tuple(_kept(linear, refused[label_of(linear.node)]) for linear in linears))
-    front = pareto_front({name: each.measured for name, each in candidates.items()})
-    place = max(
-        balanced_point(front, settings.exchange, ENOUGH * len(open_ones)), _bearable(front, candidates)
-    )
+    front, place = _settled(candidates, settings)
     layers = tuple(
         _kept(linear, reason)
         if (reason := refused[label_of(linear.node)])
@@ -196,6 +226,13 @@ def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings)
         for linear in linears
     )
     return Plan(layers, front, place, candidates)
+
+
+def _settled(candidates: Mapping[str, _Candidates], settings: PlanSettings) -> tuple[tuple[Point, ...], int]:
+    """The front, and the place on it where more time stops paying and no linear is beyond bearing."""
+    front = pareto_front({name: each.measured for name, each in candidates.items()})
+    enough = ENOUGH * sum(len(each.labels) for each in candidates.values())
+    return front, max(balanced_point(front, settings.exchange, enough), _bearable(front, candidates))
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,6 +257,10 @@ class _Candidates:
         channels = {count: tuple(trial.channels(count).tolist()) for count in counts}
         labels = tuple(label_of(linear.node) for linear in group.linears)
         return cls(labels, measured, channels, "int8 blocks" in settings.forms and is_shared(group))
+
+    def weighed(self, weight: float) -> _Candidates:
+        """The same, whose errors count `weight` times."""
+        return replace(self, measured=tuple(replace(each, weight=weight) for each in self.measured))
 
     def layer(self, blank: LayerPlan, point: Point) -> LayerPlan:
         """`blank` with what `point` chose for it."""

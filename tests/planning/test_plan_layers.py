@@ -242,3 +242,19 @@ def test_linears_that_share_an_activation_share_its_form() -> None:
     one, two = planned(made, towering_channels, WITHOUT_MUL).layers
     assert one.option == two.option
     assert set(one.outliers) == set(two.outliers) >= {5, 9}
+
+
+def test_what_matters_more_to_the_output_gets_the_better_form() -> None:
+    made = model_of(
+        "g (float[B,8,64] x) => (float[B,8,256] y, float[B,8,256] z)"
+        " { a = Sin(x) b = Cos(x) y = MatMul(a, w) z = MatMul(b, v) }",
+        w=weight(),
+        v=weight()[:, ::-1].copy(),
+    )
+    plan = planned(made, towering_tokens, replace(SETTINGS, exchange=5.0))
+    assert plan.weighed({}, SETTINGS) is plan, "nothing is known of any effect"
+    for heard, other in (("a", "b"), ("b", "a")):
+        weighed = plan.weighed({heard: 1.0, other: 1e-9}, replace(SETTINGS, exchange=1.0))
+        changed = [point.changed for point in weighed.front if point.changed]
+        assert changed[0] == heard
+        assert changed.index(other) > changed.index(heard)
