@@ -35,7 +35,7 @@ from onnxq.runtime.timing import Contender, Latency, measure_latency
 
 RESULTS = Path(__file__).parent / "results"
 THREADS = 2
-ONNXQ = {"onnxq": (), "onnxq-qdq": ("--format", "qdq")}
+ONNXQ = {"onnxq": (), "onnxq-qdq": ("--format", "qdq"), "onnxq-int4": ("--weights", "int4")}
 """Our own contestants: options of `onnxq optimize` besides model, data and output."""
 YIELD = (("session.intra_op.allow_spinning", "0"),)
 """Lets threads sleep while they wait: judging need not be fast, and other work may run beside it."""
