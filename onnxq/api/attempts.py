@@ -43,7 +43,7 @@ _STRIDES = (1, 2, 4, 8, 16, 32, 64, 128)
 """How many steps along the front, round after round, when fidelity is missed."""
 EFFECT_SAMPLES = 8
 """Samples on which the effect of single layers on the output is measured."""
-_SEARCH: dict[str, Search] = {"fast": "closed", "balanced": "linear", "best": "output"}
+_SEARCH: dict[str, Search] = {"fast": "closed", "balanced": "output", "best": "output"}
 """Looking through attention changes the choice little on the models measured, and takes the longest."""
 _ROWS = {"fast": 256, "balanced": 512, "best": 1024}
 
@@ -219,6 +219,9 @@ class Attempts:
             target=self.target,
             keep_float=self.settings.keep_float,
             forms=forms,
+            # Evened out, every channel reaches the end of the range, and data unlike the calibration's clips
+            # everywhere: on a vision transformer 36 dB, with outliers in float instead 38.
+            insert_nodes=False,
             count="bytes" if small else "time",
             exchange=BYTES_EXCHANGE if small else EXCHANGE,
             trial=TrialSettings(rows=_ROWS[self.settings.effort]),

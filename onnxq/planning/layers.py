@@ -26,7 +26,7 @@ from onnxq.planning.trial import NOTICEABLE, Group, Trial, TrialSettings
 from onnxq.statistics import Statistics
 from onnxq.targets import Target
 
-EXCHANGE = 8.0
+EXCHANGE = 4.0
 """A step to a slower plan is taken where it removes this many times more of the error than it adds time."""
 BYTES_EXCHANGE = 5.0
 """The same for plans that count bytes: 8 bits instead of 4 where they take away that much more."""
