@@ -108,10 +108,10 @@ class Attempts:
         """A plan in which a Mul may even out channels or not.
 
         Evened out, every channel reaches the end of the range, and data unlike the calibration's clips
-        everywhere: the output of a vision transformer was 33 to 36 dB over the noise on other photographs with
-        such Muls and 39 without, though held-out crops of the same photographs liked them better. MiniLM's was
-        27 with them and 24 without. So they are tried in the best effort alone, which has held-out samples
-        decide; those have to be as unlike the rest as what the model will meet.
+        everywhere: the output of a vision transformer was 33 to 36 dB over the noise on other photographs
+        with such Muls and 39 without, though held-out crops of the same photographs liked them better.
+        MiniLM's was 27 with them and 24 without. So they are tried in the best effort alone, where held-out
+        samples decide; those have to be as unlike the rest as what the model will meet.
         """
         settings = replace(self._plan_settings(), insert_nodes=insert_nodes)
         plan = plan_layers(model, statistics, settings)
