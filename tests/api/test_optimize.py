@@ -83,9 +83,9 @@ def assert_consistent(report: Report, before: ir.Model, after: ir.Model) -> None
 def test_a_family_comes_out_quantized_and_close(name: str) -> None:
     model, result = family(name)
     assert_consistent(result.report, model, result.model)
-    assert {row.decision for row in result.report.layers if row.columns > 8 and row.channels >= 16} == {
-        "int8 static"
-    }
+    large = [row.decision for row in result.report.layers if row.columns > 8 and row.channels >= 16]
+    assert set(large) <= {"int8 static", "float"}, "a Q/DQ target has no other form"
+    assert large.count("int8 static") >= 0.8 * len(large), "float is for the odd layer that errs most"
     (fidelity,) = result.report.fidelity
     assert 0.995 < fidelity.cosine_min <= fidelity.cosine_mean <= 1
     assert fidelity.sqnr_db > 25
