@@ -19,9 +19,7 @@ from onnxq.api.stage import Stage
 from onnxq.calibration import split
 from onnxq.contract import AnyPass, Pass
 from onnxq.passes.clean import cleaning
-from onnxq.passes.layout.fuse_gelu import FuseGelu
-from onnxq.passes.layout.move_nan_guard import MoveNanGuard
-from onnxq.passes.layout.sum_before_norm import SumBeforeNorm
+from onnxq.passes.layout import finishing, respelling
 from onnxq.passes.migrate.insert_scale import InsertScale
 from onnxq.passes.migrate.search import Search
 from onnxq.passes.migrate.shift_scale import ShiftScale
@@ -163,15 +161,10 @@ class Attempts:
         return Outcome(quantized.model, prepared.model, runs, plan, self._fidelity(quantized.model))
 
     def _preparing(self, plan: Plan) -> tuple[AnyPass, ...]:
-        """Exact passes that a plan asks for, then the spellings that the runtime executes fastest.
-
-        Those come after migration, which reads residuals as exporters write them, and before rounding, whose
-        steps would blow up what a reassociation changes in the last bit.
-        """
+        """Exact passes that a plan asks for, then the spellings that the runtime executes fastest."""
         split = (SplitChannels(plan=plan.splits),) if plan.splits else ()
         scale = (InsertScale(only=plan.scaled, gain=0.0),) if plan.scaled else ()
-        own = (FuseGelu(),) if self.form == "kernel" else ()
-        return (*split, *scale, *own, MoveNanGuard(), SumBeforeNorm())
+        return (*split, *scale, *respelling(kernels=self.form == "kernel"))
 
     def _gather_once(self, model: ir.Model, passes: Sequence[AnyPass]) -> Gather:
         """Statistics of `model` for all of `passes`, whatever state they ask for.
@@ -214,7 +207,8 @@ class Attempts:
                     only=four, bits=4, block=BLOCK, symmetric=False, rounding="feedback", method="weighted"
                 )
             )
-        return (self._linears(plan, ranges), *own, QuantizeEmbeddings(skip=self.settings.keep_float))
+        embeddings = QuantizeEmbeddings(skip=self.settings.keep_float)
+        return (self._linears(plan, ranges), *own, embeddings, *finishing(kernels=self.form == "kernel"))
 
     def _linears(self, plan: Plan, ranges: Ranges) -> QuantizeLinears:
         symmetric = self.target.activation_symmetric and self.form == "qdq"
