@@ -25,8 +25,9 @@ from onnxq.passes.migrate.split_channels import SplitChannels
 from onnxq.passes.migrate.split_groups import SplitGroups
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.linears import QuantizeLinears
-from onnxq.planning.layers import Plan, PlanSettings, plan_layers
+from onnxq.planning.layers import Plan, plan_layers
 from onnxq.planning.options import Form
+from onnxq.planning.settings import PlanSettings
 from onnxq.planning.trial import TrialSettings
 from onnxq.runtime.machine import read_machine
 from onnxq.statistics import Statistics

@@ -29,8 +29,9 @@ from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.embeddings import QuantizeEmbeddings
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import Gather, PipelineResult, apply_pass, run
-from onnxq.planning.layers import BYTES_EXCHANGE, EXCHANGE, Plan, PlanSettings, plan_layers
+from onnxq.planning.layers import Plan, plan_layers
 from onnxq.planning.options import BLOCK, Form
+from onnxq.planning.settings import BYTES_EXCHANGE, EXCHANGE, PlanSettings
 from onnxq.planning.trial import TrialSettings
 from onnxq.recipe import OptimizeSettings
 from onnxq.statistics import Statistic, Statistics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxq.api.stage import Stage
-from onnxq.planning.layers import LayerPlan, names_of
+from onnxq.planning.layer_plan import LayerPlan
 from onnxq.recipe import OptimizeSettings
 from onnxq.report.measures import Fidelity, Goal, Timing
 from onnxq.targets import Target
@@ -62,9 +62,9 @@ def next_steps(
         hints.append(
             "Random data says nothing about accuracy: calibrate with real samples before using this."
         )
-    kept = names_of(plans, "float")
+    kept = sum(plan.form == "float" for plan in plans)
     if kept:
-        hints.append(f"{len(kept)} of {len(plans)} linears stay float; the table of layers says why.")
+        hints.append(f"{kept} of {len(plans)} linears stay float; the table of layers says why.")
     if settings.passes is None and not plans:
         hints.append("No linear was found: `onnxq inspect` shows what onnxq sees in the model.")
     if target.activation_symmetric:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
-from onnxq.planning.layers import LayerPlan
+from onnxq.planning.layer_plan import LayerPlan
 from onnxq.report.measures import Range
 from onnxq.report.rows import ChannelPicture, LayerRow, Tried
 from onnxq.statistics import Statistics, TensorStatistics

@@ -9,9 +9,8 @@ stops buying a larger part of the error, or where the fidelity that was asked fo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import onnx_ir as ir
 
@@ -21,97 +20,17 @@ from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.planning.front import Measured, Point, balanced_point, pareto_front
 from onnxq.planning.groups import Weigher, groups_of, is_shared
+from onnxq.planning.layer_plan import Considered, LayerPlan, kept_float
 from onnxq.planning.options import Form, Option
-from onnxq.planning.trial import NOTICEABLE, Group, Trial, TrialSettings
+from onnxq.planning.settings import PlanSettings
+from onnxq.planning.trial import NOTICEABLE, Group, Trial
 from onnxq.statistics import Statistics
-from onnxq.targets import Target
 
-EXCHANGE = 4.0
-"""A step to a slower plan is taken where it removes this many times more of the error than it adds time."""
-BYTES_EXCHANGE = 5.0
-"""The same for plans that count bytes: 8 bits instead of 4 where they take away that much more."""
 ENOUGH = 1e-4
 """Noise over signal of a linear, 40 dB, below which less is hardly worth time."""
 SHARES = "its weight is an embedding's table too, and in blocks both read the same bytes"
 HOPELESS = 0.16
 """Noise over signal, 8 dB, from which a linear is worth any time: that is another function."""
-
-
-@dataclass(frozen=True)
-class Considered:
-    """A form that was tried.
-
-    Attributes:
-        option: In words.
-        sqnr_db: SQNR of the linear's own output in that form, its input being exact; infinite for float.
-        cost: Microseconds it is expected to take, with all linears that read the same activation.
-    """
-
-    option: str
-    sqnr_db: float
-    cost: float
-
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """The form of one linear, and why.
-
-    Attributes:
-        name: Name of the product's node, or of its output if it has none.
-        activation: Name of the value it multiplies.
-        channels: K.
-        columns: N.
-        option: What was chosen.
-        reason: Why, in words.
-        sqnr_db: SQNR of its own output in that form, its input being exact; None where it was not measured
-            (and infinite for float).
-        outliers: Channels that are multiplied in float.
-        considered: Everything that was tried, the cheapest first.
-    """
-
-    name: str
-    activation: str
-    channels: int
-    columns: int
-    option: Option
-    reason: str
-    sqnr_db: float | None = None
-    outliers: tuple[int, ...] = ()
-    considered: tuple[Considered, ...] = ()
-
-    @property
-    def form(self) -> Form:
-        """How the product is executed."""
-        return self.option.form
-
-
-@dataclass(frozen=True)
-class PlanSettings:
-    """What bears on the choice.
-
-    Attributes:
-        target: The processor.
-        margin: Part by which static ranges are widened.
-        keep_float: Patterns (``*`` stands for any text) of nodes that stay float.
-        forms: Forms that the format has.
-        insert_nodes: Whether a Mul may even channels out.
-        split: Whether channels may be multiplied in float.
-        tokens: Rows of an activation that costs are reckoned with.
-        exchange: See `EXCHANGE`.
-        count: What a form costs: the time it takes, or the bytes of its weights.
-        trial: How finely trials round.
-    """
-
-    target: Target
-    margin: float = 0.2
-    keep_float: tuple[str, ...] = ()
-    forms: tuple[Form, ...] = ("int8 static", "int8 per-token", "int8 blocks", "float")
-    insert_nodes: bool = True
-    split: bool = True
-    tokens: int = 128
-    exchange: float = EXCHANGE
-    count: Literal["time", "bytes"] = "time"
-    trial: TrialSettings = field(default_factory=TrialSettings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,12 +136,12 @@ def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings)
         for group in groups_of(open_ones, statistics)
     }
     if not candidates:
-        return Plan(tuple(_kept(linear, refused[label_of(linear.node)]) for linear in linears))
+        return Plan(tuple(kept_float(linear, refused[label_of(linear.node)]) for linear in linears))
     front, place = _settled(candidates, settings)
     layers = tuple(
-        _kept(linear, reason)
+        kept_float(linear, reason)
         if (reason := refused[label_of(linear.node)])
-        else candidates[str(linear.activation.name)].layer(_kept(linear, ""), front[place])
+        else candidates[str(linear.activation.name)].layer(kept_float(linear, ""), front[place])
         for linear in linears
     )
     return Plan(layers, front, place, candidates)
@@ -342,19 +261,3 @@ def _refusal(linear: Linear, statistics: Statistics, settings: PlanSettings) -> 
     if seen is None or seen.rows is None or seen.channel is None or not len(seen.rows.values):
         return statistics.skipped.get(str(linear.activation.name), "calibration did not see its input")
     return ""
-
-
-def _kept(linear: Linear, reason: str) -> LayerPlan:
-    return LayerPlan(
-        label_of(linear.node),
-        str(linear.activation.name),
-        linear.channels,
-        linear.columns,
-        Option("float"),
-        reason,
-    )
-
-
-def names_of(layers: Iterable[LayerPlan], form: Form) -> tuple[str, ...]:
-    """Names of the linears that take `form`."""
-    return tuple(layer.name for layer in layers if layer.form == form)

@@ -15,7 +15,9 @@ from onnxq.passes.migrate.split_channels import SplitChannels
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import run
-from onnxq.planning.layers import LayerPlan, Plan, PlanSettings, plan_layers
+from onnxq.planning.layer_plan import LayerPlan
+from onnxq.planning.layers import Plan, plan_layers
+from onnxq.planning.settings import PlanSettings
 from onnxq.planning.trial import TrialSettings
 from onnxq.runtime import open_session
 from onnxq.statistics import Statistic, Statistics

@@ -1,0 +1,44 @@
+"""What bears on the choice of forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from onnxq.planning.options import Form
+from onnxq.planning.trial import TrialSettings
+from onnxq.targets import Target
+
+EXCHANGE = 4.0
+"""A step to a slower plan is taken where it removes this many times more of the error than it adds time."""
+BYTES_EXCHANGE = 5.0
+"""The same for plans that count bytes: 8 bits instead of 4 where they take away that much more."""
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """What bears on the choice.
+
+    Attributes:
+        target: The processor.
+        margin: Part by which static ranges are widened.
+        keep_float: Patterns (``*`` stands for any text) of nodes that stay float.
+        forms: Forms that the format has.
+        insert_nodes: Whether a Mul may even channels out.
+        split: Whether channels may be multiplied in float.
+        tokens: Rows of an activation that costs are reckoned with.
+        exchange: See `EXCHANGE`.
+        count: What a form costs: the time it takes, or the bytes of its weights.
+        trial: How finely trials round.
+    """
+
+    target: Target
+    margin: float = 0.2
+    keep_float: tuple[str, ...] = ()
+    forms: tuple[Form, ...] = ("int8 static", "int8 per-token", "int8 blocks", "float")
+    insert_nodes: bool = True
+    split: bool = True
+    tokens: int = 128
+    exchange: float = EXCHANGE
+    count: Literal["time", "bytes"] = "time"
+    trial: TrialSettings = field(default_factory=TrialSettings)
