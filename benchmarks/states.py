@@ -15,22 +15,16 @@ from benchmarks.recipes import Planned, Recipe, Step, linear_names
 from benchmarks.rivals import THREADS
 from benchmarks.subjects import Subject
 from onnxq.calibration import DataOptions, DataSource, collect, open_data
-from onnxq.contract import AnyPass, Pass
+from onnxq.contract import AnyPass, names_wanted
 from onnxq.files import load
 from onnxq.ir.walk import nodes
 from onnxq.passes.clean import cleaning
-from onnxq.passes.layout.fuse_gelu import FuseGelu
-from onnxq.passes.layout.move_nan_guard import MoveNanGuard
-from onnxq.passes.layout.sum_before_norm import SumBeforeNorm
-from onnxq.passes.migrate.insert_scale import InsertScale
-from onnxq.passes.migrate.split_channels import SplitChannels
+from onnxq.passes.layout import respelling
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import run
 from onnxq.planning.clipping import ClippingSettings, coarse_clipping
 from onnxq.statistics import Statistic, Statistics
 
-LAYOUT = (FuseGelu(), MoveNanGuard(), SumBeforeNorm())
-"""Spellings that the runtime executes fastest; the same for every method."""
 PRODUCTS = ("MatMulIntegerToFloat", "MatMulNBits")
 """Operators that rounded linears become."""
 CLIPPING = ClippingSettings(samples=32, threads=THREADS)
@@ -151,14 +145,15 @@ def _passes(step: Step) -> Passes:
 
 
 def _in_layout(state: State) -> tuple[tuple[str, ...], tuple[AnyPass, ...]]:
-    return state.per_token, LAYOUT
+    """Spellings that the runtime executes fastest; the same for every method."""
+    return state.per_token, respelling(kernels=True)
 
 
 def _advance(before: State, chosen: Passes) -> State:
     per_token, passes = chosen(before)
     result = run(before.model, passes, gather=before.gather, verify="never")
     undone = [f"{name} was undone: {reason}" for name, reason in result.rolled_back.items()]
-    own = [each for each in result.results if passes is not LAYOUT]
+    own = () if chosen is _in_layout else result.results
     counts = [f"{each.name}: {len(each.changes)}" for each in own]
     return State(result.model, before.source, per_token, (*before.notes, *counts, *undone))
 
@@ -196,8 +191,7 @@ def _rounding(recipe: Recipe, state: State) -> AnyPass:
 
 
 def _wanted(rounding: AnyPass, model: ir.Model, clipping: bool) -> dict[Statistic, set[str]]:
-    asked = rounding.wanted(model) if isinstance(rounding, Pass) else {}
-    wanted = {kind: {str(value.name) for value in values} for kind, values in asked.items()}
+    wanted = names_wanted((rounding,), model)
     if clipping:
         ranged = wanted.get(Statistic.CHANNEL_EXTREMES, set())
         for kind in (Statistic.TOKEN_EXTREMES, Statistic.ROWS):
@@ -210,9 +204,7 @@ def _plan(before: State, step: Planned) -> tuple[tuple[str, ...], tuple[AnyPass,
     inputs = _linear_inputs(before.model)
     wanted = dict.fromkeys((Statistic.CHANNEL_EXTREMES, Statistic.ROWS), inputs)
     plan = step.plan(before.model, before.gather(before.model, wanted))
-    split = (SplitChannels(plan=plan.splits),) if plan.splits else ()
-    scale = (InsertScale(only=plan.scaled, gain=0.0),) if plan.scaled else ()
-    return plan.names("int8 per-token"), (*split, *scale)
+    return plan.names("int8 per-token"), plan.exact_passes()
 
 
 def _linear_inputs(model: ir.Model) -> frozenset[str]:

@@ -167,3 +167,13 @@ class ModelPass(ABC):
 
 
 AnyPass = Pass | ModelPass
+
+
+def names_wanted(passes: Iterable[AnyPass], model: ir.Model) -> dict[Statistic, set[str]]:
+    """Names of the values of `model` of which any of `passes` wants statistics, by kind."""
+    names: dict[Statistic, set[str]] = {}
+    for each in passes:
+        asked = each.wanted(model) if isinstance(each, Pass) else {}
+        for kind, values in asked.items():
+            names.setdefault(kind, set()).update(str(value.name) for value in values)
+    return names

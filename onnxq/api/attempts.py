@@ -17,13 +17,12 @@ from onnxq.api.evaluate import measure_fidelity
 from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges
 from onnxq.api.stage import Stage
 from onnxq.calibration import split
-from onnxq.contract import AnyPass, Pass
+from onnxq.contract import AnyPass, names_wanted
 from onnxq.passes.clean import cleaning
 from onnxq.passes.layout import finishing, respelling
 from onnxq.passes.migrate.insert_scale import InsertScale
 from onnxq.passes.migrate.search import Search
 from onnxq.passes.migrate.shift_scale import ShiftScale
-from onnxq.passes.migrate.split_channels import SplitChannels
 from onnxq.passes.quantize import linears
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.embeddings import QuantizeEmbeddings
@@ -45,7 +44,7 @@ CLEARLY_DB = 0.5
 EFFECT_SAMPLES = 8
 """Samples on which the effect of single layers on the output is measured."""
 _SEARCH: dict[str, Search] = {"fast": "closed", "balanced": "output", "best": "output"}
-"""Looking through attention changes the choice little on the models measured, and takes the longest."""
+"""Looking at the output of the whole block takes the longest; the fast effort does without."""
 _ROWS = {"fast": 256, "balanced": 512, "best": 1024}
 
 
@@ -94,7 +93,7 @@ class Attempts:
         if self.settings.effort == "best":
             other = self._plan(base.model, statistics, insert_nodes=True)
             evened = self._carry_out(other, (base_passes, base)) if other.scaled else outcome
-            if _decibels(evened) > _decibels(outcome) + CLEARLY_DB:
+            if evened.fidelity.sqnr_db > outcome.fidelity.sqnr_db + CLEARLY_DB:
                 plan, outcome = other, evened
         for stride in _STRIDES:
             if plan.last or not self._misses(outcome.fidelity):
@@ -163,9 +162,7 @@ class Attempts:
 
     def _preparing(self, plan: Plan) -> tuple[AnyPass, ...]:
         """Exact passes that a plan asks for, then the spellings that the runtime executes fastest."""
-        split = (SplitChannels(plan=plan.splits),) if plan.splits else ()
-        scale = (InsertScale(only=plan.scaled, gain=0.0),) if plan.scaled else ()
-        return (*split, *scale, *respelling(kernels=self.form == "kernel"))
+        return (*plan.exact_passes(), *respelling(kernels=self.form == "kernel"))
 
     def _gather_once(self, model: ir.Model, passes: Sequence[AnyPass]) -> Gather:
         """Statistics of `model` for all of `passes`, whatever state they ask for.
@@ -173,11 +170,7 @@ class Attempts:
         A value that none of them replaces keeps its name, and weights are fitted to what the float model
         computes; the data is run through once.
         """
-        wanted: dict[Statistic, set[str]] = {}
-        for each in passes:
-            asked = each.wanted(model) if isinstance(each, Pass) else {}
-            for kind, values in asked.items():
-                wanted.setdefault(kind, set()).update(str(value.name) for value in values)
+        wanted = names_wanted(passes, model)
         known: list[Statistics] = []
 
         def gather(state: ir.Model, asked: Mapping[Statistic, Collection[str]]) -> Statistics:
@@ -274,8 +267,3 @@ class Attempts:
     def _misses(self, fidelity: Comparison) -> bool:
         wanted = self.settings.min_fidelity
         return wanted is not None and any(output.cosine_mean < wanted for output in fidelity.outputs.values())
-
-
-def _decibels(outcome: Outcome) -> float:
-    """SQNR of the worst output on held-out samples."""
-    return min((output.sqnr_db for output in outcome.fidelity.outputs.values()), default=0.0)

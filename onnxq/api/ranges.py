@@ -9,7 +9,7 @@ crops of eight photographs, ranges that were best by 1 dB on other crops of thes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -17,11 +17,10 @@ import onnx_ir as ir
 from onnxq.api.evaluate import measure_fidelities
 from onnxq.api.stage import Stage
 from onnxq.calibration import DataSource, collect, split
-from onnxq.contract import Pass
+from onnxq.contract import Pass, names_wanted
 from onnxq.passes.quantize.ranges import RangeMethod
 from onnxq.pipeline import apply_pass
 from onnxq.recipe import OptimizeSettings
-from onnxq.statistics import Statistic
 
 TRIAL_SAMPLES = 16
 """Most samples that candidates are tried on."""
@@ -80,25 +79,13 @@ def choose_ranges(
     found = measure_fidelities(
         model, tried, trial, stage.threads, lambda done, total: stage.progress("trying ranges", done, total)
     )
-    scores = {
-        name: min((output.sqnr_db for output in comparison.outputs.values()), default=0.0)
-        for name, comparison in found.items()
-    }
-    enough = max(scores.values()) - ABOUT_EQUAL_DB
-    return next(each for each in candidates if scores[str(each)] >= enough)
+    enough = max(comparison.sqnr_db for comparison in found.values()) - ABOUT_EQUAL_DB
+    return next(each for each in candidates if found[str(each)].sqnr_db >= enough)
 
 
 def _quantized(
     stage: Stage, model: ir.Model, source: DataSource, passes: dict[Ranges, Pass]
 ) -> dict[str, ir.Model]:
     """Each pass on `model`, with statistics of `source` that are gathered once for all of them."""
-    wanted: dict[Statistic, set[str]] = {}
-    for each in passes.values():
-        for kind, values in each.wanted(model).items():
-            wanted.setdefault(kind, set()).update(_names(values))
-    statistics = collect(model, source, wanted, threads=stage.threads)
+    statistics = collect(model, source, names_wanted(passes.values(), model), threads=stage.threads)
     return {str(ranges): apply_pass(model, each, statistics).model for ranges, each in passes.items()}
-
-
-def _names(values: Iterable[ir.Value]) -> set[str]:
-    return {str(value.name) for value in values}

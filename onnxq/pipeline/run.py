@@ -10,7 +10,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from onnxq.contract import AnyPass, Contract, Pass
+from onnxq.contract import AnyPass, Contract, names_wanted
 from onnxq.errors import PassFailed, VerificationFailed
 from onnxq.pipeline.apply import apply_pass
 from onnxq.pipeline.checks import broken_promise
@@ -153,8 +153,7 @@ class _Task:
         if self.gather is None:
             return None
         try:
-            asked = a_pass.wanted(state) if isinstance(a_pass, Pass) else {}
-            wanted = {kind: {str(value.name) for value in values} for kind, values in asked.items()}
+            wanted = names_wanted((a_pass,), state)
         except Exception as error:
             message = f"pass {a_pass.name!r} failed to say what it observes: {type(error).__name__}: {error}"
             raise PassFailed(message, slug="pass-raised") from error

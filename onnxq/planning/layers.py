@@ -14,10 +14,13 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from onnxq.contract import Pass
 from onnxq.edit import label_of
 from onnxq.ir.labels import is_named
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
+from onnxq.passes.migrate.insert_scale import InsertScale
+from onnxq.passes.migrate.split_channels import SplitChannels
 from onnxq.planning.front import Measured, Point, balanced_point, pareto_front
 from onnxq.planning.groups import Weigher, groups_of, is_shared
 from onnxq.planning.layer_plan import Considered, LayerPlan, kept_float
@@ -111,6 +114,12 @@ class Plan:
     def scaled(self) -> tuple[str, ...]:
         """Activations whose channels a Mul evens out."""
         return tuple(dict.fromkeys(layer.activation for layer in self.layers if layer.option.scaled))
+
+    def exact_passes(self) -> tuple[Pass, ...]:
+        """What brings a model into the form that this plan rounds; what a split leaves over is scaled."""
+        split = (SplitChannels(plan=self.splits),) if self.splits else ()
+        scale = (InsertScale(only=self.scaled, gain=0.0),) if self.scaled else ()
+        return (*split, *scale)
 
 
 def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings) -> Plan:

@@ -111,6 +111,11 @@ class Comparison:
         return min(self.outputs.values(), key=_goodness, default=None)
 
     @property
+    def sqnr_db(self) -> float:
+        """The lowest SQNR of any output in dB; 0 without outputs."""
+        return min((output.sqnr_db for output in self.outputs.values()), default=0.0)
+
+    @property
     def identical(self) -> bool:
         """Whether every output has the same bits."""
         return all(output.identical and not output.mismatch for output in self.outputs.values())

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.calibration import collect, open_data
-from onnxq.contract import AnyPass, Contract, Pass
+from onnxq.contract import AnyPass, Contract, names_wanted
 from onnxq.passes import registry
 from onnxq.statistics import Statistic, Statistics
 from onnxq.verify import Feed
@@ -83,11 +83,7 @@ class Subject:
     @cached_property
     def statistics(self) -> Statistics:
         """Real ones, of all values that any of its passes asks for."""
-        wanted: dict[Statistic, set[str]] = {}
-        for each in self.passes:
-            for kind, values in (each.wanted(self.model) if isinstance(each, Pass) else {}).items():
-                wanted.setdefault(kind, set()).update(str(value.name) for value in values)
-        return self.gather(self.model, wanted)
+        return self.gather(self.model, names_wanted(self.passes, self.model))
 
     def gather(self, model: ir.Model, wanted: Mapping[Statistic, Collection[str]]) -> Statistics:
         """Statistics of values of `model`, which has the inputs of this one."""
