@@ -1,7 +1,11 @@
-"""How long the last axis of a value is, where exporters left the shapes out."""
+"""Channels: how many a value has, where exporters left the shapes out, and which of them a weight reads."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxq.ir.walk import attribute, constant_of, constant_shape, input_of, is_op, last_dim, producer
@@ -51,6 +55,24 @@ def reshape_end(node: ir.Node) -> tuple[int | None, ...]:
     A target computed at run time as Concat(batch, length, constant ...) still tells its constant parts.
     """
     return _target_sizes(input_of(node, 1))
+
+
+def live_channels(weights: Iterable[np.ndarray]) -> npt.NDArray[np.bool_]:
+    """Channels that some weight multiplies by other than zero, whatever becomes of the rest.
+
+    Args:
+        weights: [C, N] each, one at least.
+
+    Returns:
+        bool [C].
+    """
+    left = iter(weights)
+    live: npt.NDArray[np.bool_] = np.any(next(left), axis=1)
+    for weight in left:
+        if live.all():
+            break
+        live |= np.any(weight, axis=1)
+    return live
 
 
 def _length(value: ir.Value) -> int | None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxq.ir.channels import reshape_end
 from onnxq.ir.flow import through_casts
 from onnxq.ir.linear import Linear, linear_giving
-from onnxq.ir.norm import Norm, find_norm
+from onnxq.ir.norm import Norm, find_norm, norm_giving
 from onnxq.ir.walk import is_op, last_dim, producer, root_of, scalar_of
 
 _SEARCH_LIMIT = 200
@@ -167,5 +167,5 @@ def _note_factor(node: ir.Node, origin: Origin) -> None:
 
 def _is_computed_factor(value: ir.Value | None) -> bool:
     """Whether `value` is a root or quotient, as a scale made of a Shape is, and no normalised value."""
-    node = producer(through_casts(value), *_COMPUTED_FACTORS) if value is not None else None
-    return node is not None and not isinstance(find_norm(node), Norm)
+    made = through_casts(value) if value is not None else None
+    return made is not None and producer(made, *_COMPUTED_FACTORS) is not None and norm_giving(made) is None

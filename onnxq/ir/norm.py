@@ -100,6 +100,13 @@ def find_norm(node: ir.Node) -> Norm | Reject | None:
     return found if found.channels else Reject("the number of channels is not known", node.name or "")
 
 
+def norm_giving(value: ir.Value) -> Norm | None:
+    """The norm whose output, γ and β applied, is `value`."""
+    node = value.producer()
+    found = find_norm(node) if node is not None else None
+    return found if isinstance(found, Norm) and found.output is value else None
+
+
 def rewrite_norm(
     norm: Norm, edit: Edit, gamma: np.ndarray, beta: np.ndarray | None, *, may_add: bool = False
 ) -> None:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnxq.ir.flow import source_of, uses_through
 from onnxq.ir.linear import Linear, linear_giving
-from onnxq.ir.norm import Norm, find_norm
+from onnxq.ir.norm import Norm, find_norm, norm_giving
 from onnxq.ir.walk import is_op, nodes, producer, root_of
 
 _SEARCH_LIMIT = 2000
@@ -120,11 +120,8 @@ def _start(origin: ir.Value, norm: Norm | None) -> ir.Value:
 def _origin(skip: ir.Value) -> tuple[ir.Value, Norm | None]:
     """The sum that `skip` carries on, and the norm between them if there is one."""
     value = source_of(skip)
-    node = value.producer()
-    norm = find_norm(node) if node is not None else None
-    if isinstance(norm, Norm) and norm.output is value:
-        return source_of(norm.input), norm
-    return value, None
+    norm = norm_giving(value)
+    return (value if norm is None else source_of(norm.input)), norm
 
 
 def _skips_reading(value: ir.Value, channels: int) -> Iterator[Residual]:

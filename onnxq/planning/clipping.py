@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from onnxq.calibration import DataSource
 from onnxq.calibration.tokens import masks_of, tokens_by_sample
+from onnxq.ir.channels import live_channels
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.known import bounds_of
@@ -278,8 +279,7 @@ def _tokens(
         seen = statistics.get(name)
         if seen is None or bounds_of(linears[0].activation) is not None:
             continue
-        live = np.any([np.any(linear.weight, axis=1) for linear in linears], axis=0)
-        found = _live_tokens(seen, live)
+        found = _live_tokens(seen, live_channels(linear.weight for linear in linears))
         if found is not None:
             yield name, found
 

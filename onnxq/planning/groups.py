@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxq.ir.embedding import Embedding, find_embedding
 from onnxq.ir.flow import uses_through
 from onnxq.ir.linear import Linear
-from onnxq.ir.norm import Norm, find_norm
+from onnxq.ir.norm import norm_giving
 from onnxq.ir.residual import find_streams
 from onnxq.planning.options import BLOCK
 from onnxq.planning.trial import Group
@@ -23,14 +23,9 @@ def groups_of(linears: Sequence[Linear], statistics: Statistics) -> list[Group]:
     for linear in linears:
         by_activation.setdefault(linear.activation, []).append(linear)
     return [
-        Group(value, tuple(readers), statistics[str(value.name)], _is_from_norm(value))
+        Group(value, tuple(readers), statistics[str(value.name)], norm_giving(value) is not None)
         for value, readers in by_activation.items()
     ]
-
-
-def _is_from_norm(value: ir.Value) -> bool:
-    node = value.producer()
-    return node is not None and isinstance(find_norm(node), Norm)
 
 
 def is_shared(group: Group) -> bool:

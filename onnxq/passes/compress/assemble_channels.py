@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
+from onnxq.ir.channels import live_channels
 from onnxq.ir.linear import Linear, find_linear, rewrite_linear
 from onnxq.ir.walk import attribute, constant_of, nodes, producer
 from onnxq.passes.compress.evidence import assembly_examples
@@ -144,12 +145,12 @@ class AssembleChannels(Pass):
 def _single(weight: np.ndarray) -> np.ndarray:
     """Live channels whose row no other channel has: neither dead nor a copy."""
     _, inverse, counts = np.unique(weight, axis=0, return_inverse=True, return_counts=True)
-    return np.flatnonzero((counts[inverse.reshape(-1)] == 1) & (weight != 0).any(axis=1))
+    return np.flatnonzero((counts[inverse.reshape(-1)] == 1) & live_channels([weight]))
 
 
 def _added(weight: np.ndarray) -> int:
     """How many channels are copies: live rows that an earlier channel has already."""
-    live = weight[(weight != 0).any(axis=1)]
+    live = weight[live_channels([weight])]
     return len(live) - len(np.unique(live, axis=0))
 
 

@@ -22,8 +22,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
+from onnxq.ir.channels import live_channels
 from onnxq.ir.linear import Linear, find_linear, rewrite_linear
-from onnxq.ir.norm import Norm, find_norm
+from onnxq.ir.norm import norm_giving
 from onnxq.ir.precision import fits
 from onnxq.ir.walk import nodes
 from onnxq.passes.migrate.migration import MIGRATED, absorbed, is_widely_shared
@@ -31,7 +32,7 @@ from onnxq.passes.migrate.narrow import is_narrow
 from onnxq.passes.migrate.places import Place, find_place
 from onnxq.passes.migrate.rounding_trial import TrialBits
 from onnxq.passes.migrate.scales import choose_scale, expected_error
-from onnxq.passes.migrate.search import Range, Search, live_channels, search_scale, terms_behind
+from onnxq.passes.migrate.search import Range, Search, search_scale, terms_behind
 from onnxq.passes.norm_evidence import activation_examples
 from onnxq.statistics import Statistic
 
@@ -100,7 +101,7 @@ class InsertScale(Pass):
     def observe(self, model: ir.Model) -> Iterable[ir.Value]:
         """The inputs of all linears that no norm gives."""
         found = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
-        return [linear.activation for linear in found if not _is_norm_output(linear.activation)]
+        return [linear.activation for linear in found if norm_giving(linear.activation) is None]
 
     def wanted(self, model: ir.Model) -> Mapping[Statistic, Iterable[ir.Value]]:
         """Extremes, and for trials rows."""
@@ -111,7 +112,7 @@ class InsertScale(Pass):
     def match(self, node: ir.Node, context: Context) -> ScaledActivation | Reject | None:
         """The activation that the linear `node` reads, if evening it out pays."""
         linear = find_linear(node)
-        if not isinstance(linear, Linear) or _is_norm_output(linear.activation) or is_narrow(linear):
+        if not isinstance(linear, Linear) or norm_giving(linear.activation) or is_narrow(linear):
             return linear if isinstance(linear, Reject) else None
         label = str(linear.activation.name)
         if self.only and label not in self.only:
@@ -213,11 +214,6 @@ class InsertScale(Pass):
     def examples(cls) -> Examples:
         """Gelu-like outputs, gated products; even or unseen activations, shared weights."""
         return activation_examples()
-
-
-def _is_norm_output(value: ir.Value) -> bool:
-    node = value.producer()
-    return node is not None and isinstance(find_norm(node), Norm)
 
 
 def _readers(value: ir.Value) -> tuple[Linear, ...]:

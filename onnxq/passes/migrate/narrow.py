@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxq.contract import Edit
 from onnxq.ir.activation import Activation, find_activation
 from onnxq.ir.append import join
+from onnxq.ir.channels import live_channels
 from onnxq.ir.linear import Linear, linear_giving, rewrite_linear
 from onnxq.ir.precision import round_once
 from onnxq.ir.walk import is_op, producer, root_of
@@ -85,7 +86,7 @@ def is_split(linear: Linear) -> bool:
     """Whether `linear` already has a narrow product beside it, and rows of zeros for its channels."""
     sums = [user for user, _ in linear.output.uses() if is_op(user, "Sum")]
     marked = any(user.metadata_props.get(_MARK) == OWNER for user in sums)
-    return marked and not bool((linear.weight != 0).any(axis=1).all())
+    return marked and not live_channels([linear.weight]).all()
 
 
 def gather_channels(activation: ir.Value, channels: np.ndarray, near: ir.Node, edit: Edit) -> ir.Value:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxq.ir.channels import live_channels
 from onnxq.passes.migrate.scales import LEVELS, WEIGHT_LEVELS, expected_error
 
 TOLERANCE = 0.05
@@ -72,7 +73,7 @@ class Product:
     @property
     def live(self) -> np.ndarray:
         """Channels that reach any output, bool [C]."""
-        return np.asarray((self.weight != 0).any(axis=1))
+        return live_channels([self.weight])
 
     def error(self, channels: np.ndarray) -> float:
         """Squared error of the 8-bit product with `channels` left to a product in float."""

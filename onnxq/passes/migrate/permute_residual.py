@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
 from onnxq.ir.linear import Linear, find_linear
-from onnxq.ir.norm import Norm, find_norm
+from onnxq.ir.norm import Norm, find_norm, norm_giving
 from onnxq.ir.permutation import PERMUTED, permute_stream
 from onnxq.ir.stream import ChannelStream, find_stream
 from onnxq.ir.walk import nodes
@@ -126,9 +126,8 @@ class _Others:
         self._places = {each: place for place, each in enumerate(nodes(context.model))}
 
     def __call__(self, value: ir.Value) -> bool:
-        above = value.producer()
-        norm = find_norm(above) if above is not None else None
-        if isinstance(norm, Norm) and norm.output is value:
+        norm = norm_giving(value)
+        if norm is not None:
             return not self._is_norm or self._speaks(norm.nodes[-1], value)
         if self._is_norm:
             return False
@@ -158,8 +157,7 @@ def _tensor_at(node: ir.Node) -> _Tensor | None:
 
 
 def _has_norm(stream: ChannelStream) -> bool:
-    above = [producer for value in stream.axes if (producer := value.producer()) is not None]
-    return any(isinstance(find_norm(node), Norm) for node in above)
+    return any(norm_giving(value) is not None for value in stream.axes)
 
 
 def _extremes(stream: ChannelStream, context: Context) -> list[ChannelExtremes]:
@@ -167,10 +165,8 @@ def _extremes(stream: ChannelStream, context: Context) -> list[ChannelExtremes]:
     wanted: dict[ir.Value, None] = {}
     for value, axis in stream.axes.items():
         readers = [find_linear(user) for user, index in value.uses() if index == 0]
-        above = value.producer()
-        norm = find_norm(above) if above is not None else None
         read = any(isinstance(reader, Linear) for reader in readers)
-        if axis == -1 and (read or (isinstance(norm, Norm) and norm.output is value)):
+        if axis == -1 and (read or norm_giving(value) is not None):
             wanted[value] = None
     seen = [_extremes_of(value, context) for value in wanted]
     return [each for each in seen if each is not None and each.low.size == stream.channels]

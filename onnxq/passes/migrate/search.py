@@ -62,12 +62,6 @@ class Range:
         )
 
 
-def live_channels(weights: Sequence[np.ndarray]) -> np.ndarray:
-    """Channels whose row is not zero in all of `weights` [C, N]; bool [C]."""
-    live: np.ndarray = np.any([np.any(weight, axis=1) for weight in weights], axis=0)
-    return live
-
-
 def terms_behind(
     linears: Sequence[Linear], label: str, context: Context, search: Search
 ) -> tuple[list[Term], str]:

@@ -22,6 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
+from onnxq.ir.channels import live_channels
 from onnxq.ir.embedding import Embedding, find_embedding
 from onnxq.ir.linear import Linear
 from onnxq.ir.norm import Norm, find_norm
@@ -30,7 +31,7 @@ from onnxq.passes.migrate.attention_objective import find_part
 from onnxq.passes.migrate.migration import MIGRATED, Migration, plan_migration
 from onnxq.passes.migrate.rounding_trial import TrialBits
 from onnxq.passes.migrate.scales import choose_scale
-from onnxq.passes.migrate.search import Range, Search, live_channels, search_scale, terms_behind
+from onnxq.passes.migrate.search import Range, Search, search_scale, terms_behind
 from onnxq.passes.norm_evidence import shift_examples
 from onnxq.statistics import Statistic
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
-from onnxq.ir.norm import Norm, find_norm
+from onnxq.ir.norm import norm_giving
 from onnxq.ir.walk import nodes
 from onnxq.passes.migrate.migration import is_widely_shared
 from onnxq.passes.migrate.narrow import is_narrow
@@ -40,7 +40,7 @@ class Selection:
             return False
         if self.only and not names & {*self.only}:
             return False
-        return self.sites == "all" or _is_normed(linear) == (self.sites == "norm")
+        return self.sites == "all" or (self.sites == "norm") == (norm_giving(linear.activation) is not None)
 
     def activations(self, model: ir.Model) -> list[ir.Value]:
         """The inputs of all linears that may be touched."""
@@ -61,11 +61,6 @@ def sharing_obstacle(linears: tuple[Linear, ...]) -> str:
     """Why the weights of `linears` may not be replaced; "" if they may."""
     shared = any(is_widely_shared(linear) for linear in linears)
     return "the weight of a linear that reads it is shared widely" if shared else ""
-
-
-def _is_normed(linear: Linear) -> bool:
-    made = linear.activation.producer()
-    return made is not None and isinstance(find_norm(made), Norm)
 
 
 def _readers(linear: Linear) -> list[Linear]:

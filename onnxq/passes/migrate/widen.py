@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from onnxq.contract import Edit
 from onnxq.ir.linear import Linear, linear_giving, rewrite_linear
-from onnxq.ir.norm import Norm, find_norm, rewrite_norm
+from onnxq.ir.norm import Norm, norm_giving, rewrite_norm
 from onnxq.passes.migrate.migration import is_widely_shared
 from onnxq.passes.migrate.narrow import Hidden, find_hidden
 
@@ -57,8 +57,8 @@ def find_source(value: ir.Value, readers: tuple[Linear, ...]) -> Source:
     node = value.producer()
     if not alone or node is None or node.graph is not readers[0].node.graph:
         return Source(value)
-    norm = find_norm(node)
-    if isinstance(norm, Norm):
+    norm = norm_giving(value)
+    if norm is not None:
         return Source(value, norm=norm)
     found = _by_columns(value)
     return Source(value) if found is None else found

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxq.ir.channels import live_channels
 from onnxq.statistics import PairedMoments
 
 Floats = npt.NDArray[np.float64]
@@ -86,7 +87,7 @@ def best_weight(weight: np.ndarray, form: Expectation, *, damping: float = 1e-3,
         rank: Rank of the difference to W at most, the best of that rank in the norm of A; 0 for any.
     """
     exact = np.asarray(weight, np.float64)
-    live = np.any(exact, axis=1) & (np.diag(form.second) > 0)
+    live: np.ndarray = live_channels([exact]) & (np.diag(form.second) > 0)
     if not live.any():
         return exact.copy()
     second = form.second[np.ix_(live, live)]

@@ -1,13 +1,9 @@
-"""What the graph alone says of an activation: bounds of its function, and channels that nobody reads."""
+"""What the graph alone says of an activation: bounds of its function."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import numpy as np
 import onnx_ir as ir
 
-from onnxq.ir.linear import Linear
 from onnxq.ir.walk import is_op
 
 _BOUNDED = {
@@ -46,14 +42,3 @@ def bounds_of(value: ir.Value) -> tuple[float, float] | None:
     if node is None or node.domain not in ("", "ai.onnx"):
         return None
     return _BOUNDED.get(node.op_type)
-
-
-def live_channels(linears: Iterable[Linear]) -> np.ndarray | None:
-    """Which input channels [C] have a weight other than zero in at least one of `linears`; None of none."""
-    live: np.ndarray | None = None
-    for linear in linears:
-        used = np.any(linear.weight, axis=1)
-        live = used if live is None else live | used
-        if live.all():
-            break
-    return live

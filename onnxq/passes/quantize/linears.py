@@ -25,6 +25,7 @@ import onnx_ir as ir
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
 from onnxq.edit import label_of
 from onnxq.errors import UsageProblem
+from onnxq.ir.channels import live_channels
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.emission import (
@@ -36,7 +37,7 @@ from onnxq.passes.quantize.emission import (
 )
 from onnxq.passes.quantize.evidence import linear_examples
 from onnxq.passes.quantize.fitting import Fit, Rounding, fit_layer
-from onnxq.passes.quantize.known import bounds_of, live_channels
+from onnxq.passes.quantize.known import bounds_of
 from onnxq.passes.quantize.ranges import (
     PerToken,
     QuantParams,
@@ -85,7 +86,8 @@ class QuantizeLinears(Pass):
         ranges: Activations whose range is given: name, low, high.
         weight_bits: 2 to 8; 7 for x86 processors without VNNI.
         activation_bits: 2 to 8.
-        activation: "asymmetric" codes (uint8), or "symmetric" ones (int8 around 0).
+        activation: "asymmetric" codes (uint8), the same "signed" (int8, of 8 bits alone), or "symmetric" ones
+            (int8 around 0).
         weight_range: "minmax", or "mse" to cut the range of a column where that lowers its error.
         rounding: Of weights: "nearest"; "feedback", each error made up for by what is rounded later; "drop",
             the same for a weight that already makes up for activations that are rounded now and then.
@@ -106,7 +108,7 @@ class QuantizeLinears(Pass):
     ranges: tuple[tuple[str, float, float], ...] = ()
     weight_bits: int = 8
     activation_bits: int = 8
-    activation: Literal["asymmetric", "symmetric"] = "asymmetric"
+    activation: Literal["asymmetric", "signed", "symmetric"] = "asymmetric"
     weight_range: WeightRange = "minmax"
     rounding: Rounding = "nearest"
     correct_weight: bool = False
@@ -208,8 +210,13 @@ class QuantizeLinears(Pass):
         if found is None:
             return None
         given = params_of(linear.activation, self.activation_bits, self.name)
-        own = params_for(*found, self.activation_bits, symmetric=self.activation == "symmetric")
-        serve = (each for each in given if each.symmetric == own.symmetric and each.holds(own.low, own.high))
+        own = params_for(
+            *found,
+            self.activation_bits,
+            symmetric=self.activation == "symmetric",
+            signed=self.activation == "signed",
+        )
+        serve = (each for each in given if each.signed == own.signed and each.holds(own.low, own.high))
         return next(serve, own)
 
     def _range(self, linear: Linear, seen: TensorStatistics | None) -> tuple[float, float] | None:
@@ -234,13 +241,10 @@ class QuantizeLinears(Pass):
         """Channels that matter to the integer products with a fixed range that read the same input."""
         users = (user for user, index in linear.activation.uses() if index == 0)
         readers = (found for user in users if isinstance(found := find_linear(user), Linear))
-        return live_channels(
-            [
-                each
-                for each in readers
-                if not self._obstacle(each) and label_of(each.node) not in self.per_token
-            ]
-        )
+        fixed = [
+            each for each in readers if not self._obstacle(each) and label_of(each.node) not in self.per_token
+        ]
+        return live_channels(each.weight for each in fixed) if fixed else None
 
     def _obstacle(self, linear: Linear) -> str:
         name = label_of(linear.node)

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxq.ir.channels import live_channels
+
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
@@ -155,7 +157,7 @@ def feed_back(
     if gram.shape != (rows, rows):
         raise ValueError(f"a Gram matrix {gram.shape} for a weight {weight.shape}")
     order = np.argsort(-np.diag(gram), kind="stable") if by_diagonal and regrid is None else np.arange(rows)
-    factor = _factor(gram, damping, order, ~np.any(weight, axis=1))
+    factor = _factor(gram, damping, order, ~live_channels([weight]))
     if isinstance(factor, str):
         return Rounded(round_nearest(weight, grid), grid, factor)
     exact = np.asarray(weight, np.float64)[order]

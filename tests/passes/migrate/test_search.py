@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from onnxq.contract import Context
+from onnxq.ir.channels import live_channels
 from onnxq.passes.migrate.attention_objective import AttentionTerm, find_part
 from onnxq.passes.migrate.migration import Migration, plan_migration
 from onnxq.passes.migrate.objectives import GatedTerm, LinearTerm
 from onnxq.passes.migrate.rounding_trial import TrialBits, round_activation, round_weight
-from onnxq.passes.migrate.search import Range, live_channels, search_scale, terms_behind
+from onnxq.passes.migrate.search import Range, search_scale, terms_behind
 from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.quantize.ranges import params_for
 from onnxq.passes.quantize.weights import quantize_weight
