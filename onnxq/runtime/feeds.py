@@ -7,13 +7,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
-from onnxq.errors import UsageProblem
+from onnxq.errors import UnsupportedModel, UsageProblem
 from onnxq.runtime.session import Port
+from onnxq.runtime.tensors import dtype_of
 
 Shapes = Mapping[str, Sequence[int]]
 
 _FIRST_AXIS, _SEQUENCE, _OTHER = 1, 128, 16
+
+
+def ports_of(model: ir.Model) -> tuple[Port, ...]:
+    """The inputs of a model as a session would show them, those that have a default left out."""
+    return tuple(
+        _port_of(value) for value in model.graph.inputs if value.name not in model.graph.initializers
+    )
 
 
 def feeds_for(inputs: Sequence[Port], shapes: Shapes | None = None, seed: int = 0) -> dict[str, Any]:
@@ -23,40 +32,103 @@ def feeds_for(inputs: Sequence[Port], shapes: Shapes | None = None, seed: int = 
     count up; token types are 0; floats are standard normal.
 
     Args:
-        inputs: Ports of a session.
-        shapes: Shapes by input name. A symbol that one of them fixes is fixed in the other inputs too. What
-            is still unknown becomes 1 on the first axis and for a batch, 128 for a sequence, 0 for a past,
-            else 16.
+        inputs: Ports of a session, or `ports_of` a model.
+        shapes: Shapes by input name, and sizes (as shapes of one number) by the name of a dimension. What
+            one of them fixes is fixed in the other inputs too. What is still unknown becomes 1 on the first
+            axis and for a batch, 128 for a sequence, 0 for a past, else 16.
         seed: Of the random numbers.
 
     Raises:
-        UsageProblem: A shape names no input, or has another rank or other fixed dimensions than the input.
+        UsageProblem: A shape names no input and no dimension ("unknown-input"), has another rank or other
+            fixed dimensions than the input, or contradicts the size of a dimension ("bad-shape").
     """
-    shapes = shapes or {}
+    sizes = shapes_for(inputs, shapes or {})
+    rng = np.random.default_rng(seed)
+    return {port.name: _array_for(port, sizes[port.name], rng) for port in inputs}
+
+
+def shapes_for(inputs: Sequence[Port], told: Shapes) -> dict[str, tuple[int, ...]]:
+    """The shape of each input where some are told; arguments and errors as `feeds_for`."""
     known = {port.name: port for port in inputs}
     symbols: dict[str, int] = {}
-    for name, shape in shapes.items():
-        if name not in known:
-            raise UsageProblem(
-                f"no input named {name!r}", hint=f"inputs: {', '.join(known)}", slug="unknown-input"
-            )
-        symbols |= _symbols_fixed_by(known[name], shape)
-    rng = np.random.default_rng(seed)
+    dimensions: set[str] = set()
+    for name, shape in told.items():
+        for symbol, size in _fixed_by(name, shape, known).items():
+            dimensions |= {name} - known.keys()
+            # Inputs may differ, since exporters give one symbol to what differs; a dimension may not.
+            if symbols.setdefault(symbol, size) != size and symbol in dimensions:
+                raise UsageProblem(
+                    f"{symbol} is {symbols[symbol]} and, by {name}={_spell(shape)}, {size}",
+                    hint="Leave one of the two out: whatever shares a dimension follows.",
+                    slug="bad-shape",
+                )
     return {
-        port.name: _array_for(port, shapes.get(port.name) or _shape_of(port, symbols), rng) for port in inputs
+        port.name: tuple(told[port.name]) if port.name in told else _shape_of(port, symbols)
+        for port in inputs
     }
 
 
-def _symbols_fixed_by(port: Port, shape: Sequence[int]) -> dict[str, int]:
-    fixed = [axis for axis in port.shape if isinstance(axis, int)]
-    agreeing = [axis for axis, size in zip(port.shape, shape, strict=False) if axis == size]
-    if len(shape) != len(port.shape) or (fixed and len(agreeing) < len(fixed)):
-        wanted = "x".join(str(axis or "?") for axis in port.shape)
+def declared(port: Port) -> str:
+    """An input and the shape that the model gives it, e.g. ``"input_ids batch x sequence"``."""
+    return f"{port.name} {_spell(port.shape, ' x ') or 'a single number'}"
+
+
+def _fixed_by(name: str, shape: Sequence[int], known: Mapping[str, Port]) -> dict[str, int]:
+    """The sizes that a shape told for an input, or for a dimension, gives to symbols."""
+    if name in known:
+        return _symbols_fixed_by(known[name], shape)
+    dimensions = {axis for port in known.values() for axis in port.shape if isinstance(axis, str)}
+    if name in dimensions and len(shape) == 1:
+        return {name: shape[0]}
+    if name in dimensions:
         raise UsageProblem(
-            f"input {port.name!r} has shape {wanted}, which {'x'.join(map(str, shape))} does not fit",
+            f"{name!r} is a dimension, which {_spell(shape)} does not fit",
+            hint=f"It has one size: {name}={shape[0]}",
             slug="bad-shape",
         )
+    inputs = ", ".join(declared(port) for port in known.values())
+    told = f"; dimensions: {', '.join(sorted(dimensions))}" if dimensions else ""
+    raise UsageProblem(
+        f"no input named {name!r}, nor a dimension", hint=f"inputs: {inputs}{told}", slug="unknown-input"
+    )
+
+
+def _symbols_fixed_by(port: Port, shape: Sequence[int]) -> dict[str, int]:
+    example = "x".join(str(axis if isinstance(axis, int) else _size_of(axis or "", index, {}) or 1)
+                       for index, axis in enumerate(port.shape))  # fmt: skip
+    refused = f"input {port.name!r} is declared {_spell(port.shape, ' x ') or 'a single number'}"
+    if len(shape) != len(port.shape):
+        raise UsageProblem(
+            f"{refused}, which {_spell(shape)} does not fit: {len(shape)} sizes for {len(port.shape)} axes",
+            hint=f"e.g. {port.name}={example}" if port.shape else "It needs no shape.",
+            slug="bad-shape",
+        )
+    for index, (axis, size) in enumerate(zip(port.shape, shape, strict=True)):
+        if isinstance(axis, int) and axis != size:
+            raise UsageProblem(
+                f"{refused}, which {_spell(shape)} does not fit: axis {index} is always {axis}",
+                hint=f"e.g. {port.name}={example}; other sizes need an export with a dynamic axis {index}",
+                slug="bad-shape",
+            )
     return {axis: size for axis, size in zip(port.shape, shape, strict=True) if isinstance(axis, str)}
+
+
+def _spell(shape: Sequence[int | str | None], between: str = "x") -> str:
+    return between.join("?" if axis is None else str(axis) for axis in shape)
+
+
+def _port_of(value: ir.Value) -> Port:
+    name = str(value.name)
+    if not isinstance(value.type, ir.TensorType):
+        raise UnsupportedModel(
+            f"input {name!r} is no tensor, and nothing is known to feed it with",
+            hint="Cut the model so that its inputs are tensors.",
+            slug="odd-input",
+        )
+    kind = f"tensor({value.type.dtype.name.lower()})"
+    axes = value.shape or ()
+    shape = tuple(axis if isinstance(axis, int) else axis.value for axis in axes)
+    return Port(name, dtype_of(kind), shape, kind)
 
 
 def _shape_of(port: Port, symbols: Mapping[str, int]) -> tuple[int, ...]:

@@ -159,7 +159,7 @@ class Worker:
         code, words = process.wait(), self._last_words()
         self.close()
         if not late:
-            return _obituary(code, words)
+            return obituary(code, words)
         return BackendError(
             f"the runtime gave no answer in {self.timeout:g} s and was stopped",
             hint="a longer time limit, or a smaller input",
@@ -242,8 +242,8 @@ def run_isolated(
         return worker.run(model, feeds, settings)
 
 
-def _obituary(code: int, words: str) -> BackendError:
-    """Why a worker ended, from its exit code and the last words on its standard error."""
+def obituary(code: int, words: str) -> BackendError:
+    """Why a process of the runtime ended, from its exit code and the last words on its standard error."""
     if code == -getattr(signal, "SIGKILL", 9) or any(sign in words for sign in ("bad_alloc", "MemoryError")):
         return BackendError("the runtime ran out of memory and was ended", slug="out-of-memory")
     known = {item.value for item in signal.Signals}

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxq.errors import BackendError
 from onnxq.runtime.delivery import deliver, detach, discard, read, with_taps
+from onnxq.runtime.providers import EXCLUSIVE, not_started, provider_name
 from onnxq.runtime.settings import PROVIDERS, SessionSettings
 from onnxq.runtime.tensors import array_of, dtype_of, ort_value_of, plain
 
@@ -27,14 +28,6 @@ _LEVELS = {
     "all": "ORT_ENABLE_ALL",
 }
 _SILENT = 4  # FATAL: whatever goes wrong arrives as an exception, saying it twice on stderr helps nobody
-_PACKAGES = {
-    "cuda": 'pip install "onnxq[gpu]"',
-    "tensorrt": 'pip install "onnxq[gpu]"',
-    "openvino": "pip install onnxruntime-openvino",
-}
-_EXCLUSIVE = (
-    "onnxruntime, onnxruntime-gpu and onnxruntime-openvino exclude one another: keep one of them installed"
-)
 _NODE = re.compile(r"(?:node with name|Name:|Node:|Node,?) ?\(?['\"]?(?P<name>[^'\"\s),]+)")
 
 
@@ -120,7 +113,7 @@ def open_session(model: ir.Model | Path | str | bytes, settings: SessionSettings
     """
     settings = settings or SessionSettings()
     runtime = import_onnxruntime()
-    provider = _provider_name(settings.provider, runtime.get_available_providers())
+    provider = provider_name(settings.provider, runtime.get_available_providers())
     if settings.taps and not isinstance(model, ir.Model):
         model = read(model)
     if isinstance(model, ir.Model) and settings.taps:
@@ -137,7 +130,7 @@ def open_session(model: ir.Model | Path | str | bytes, settings: SessionSettings
         native = runtime.InferenceSession(
             source,
             options,
-            providers=_with_fallback(provider),
+            providers=_with_fallback(provider, settings),
             disabled_optimizers=list(settings.disabled_optimizers),
         )
     except Exception as error:  # the runtime raises a dozen unrelated classes
@@ -145,11 +138,7 @@ def open_session(model: ir.Model | Path | str | bytes, settings: SessionSettings
         raise refusal(error, "load") from None
     if provider not in native.get_providers():
         discard(folder)
-        raise BackendError(
-            f"{provider} is installed and could not be started, so the model would run on the CPU",
-            hint="its driver or libraries are missing or too old",
-            slug="provider-failed",
-        )
+        raise not_started(provider)
     session = Session(native, weights)
     if folder is not None:  # the runtime maps the weights from there as long as the session lives
         weakref.finalize(session, discard, folder)
@@ -167,7 +156,7 @@ def import_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise BackendError(
             f"onnxruntime cannot be imported: {error}",
-            hint=f'pip install "onnxq[cpu]" (GPU: "onnxq[gpu]"); {_EXCLUSIVE}',
+            hint=f'pip install "onnxq[cpu]" (GPU: "onnxq[gpu]"); {EXCLUSIVE}',
             slug="no-onnxruntime",
         ) from None
     module: ModuleType = onnxruntime
@@ -206,21 +195,10 @@ def _options_of(runtime: ModuleType, settings: SessionSettings) -> Any:
     return options
 
 
-def _provider_name(wanted: str, available: Sequence[str]) -> str:
-    name = PROVIDERS.get(wanted.lower(), wanted)
-    if name in available:
-        return name
-    short = {long: word for word, long in PROVIDERS.items()}
-    usable = ", ".join(short.get(each, each) for each in available)
-    hint = f"available here: {usable}"
-    if wanted.lower() in _PACKAGES:
-        hint += f"; {_PACKAGES[wanted.lower()]} brings it. {_EXCLUSIVE}"
-    raise BackendError(f"no execution provider {wanted!r} in this onnxruntime", hint=hint, slug="no-provider")
-
-
-def _with_fallback(provider: str) -> list[str]:
-    """`provider`, and the CPU for the nodes it does not take."""
-    return [provider] if provider == PROVIDERS["cpu"] else [provider, PROVIDERS["cpu"]]
+def _with_fallback(provider: str, settings: SessionSettings) -> list[tuple[str, dict[str, str]]]:
+    """`provider` with its options, and the CPU for the nodes it does not take."""
+    cpu = PROVIDERS["cpu"]
+    return [(provider, dict(settings.provider_options)), *([] if provider == cpu else [(cpu, {})])]
 
 
 def _port_of(argument: Any) -> Port:

@@ -30,6 +30,7 @@ class SessionSettings:
         threads: Threads inside one operator; operators run one after the other. 0 lets the runtime choose.
         level: How far the runtime optimises the graph; "all" is its own default, "disabled" runs it as it is.
         provider: A short name of `PROVIDERS` or the runtime's own name of an execution provider.
+        provider_options: Its options, e.g. ``("device_id", "1")``.
         disabled_optimizers: The runtime's graph transformers to leave out, e.g. ``"SkipLayerNormFusion"``.
         config: Session configuration entries, e.g. ``("session.x64quantprecision", "1")``.
         taps: Values of the main graph that become further outputs, by name.
@@ -45,6 +46,7 @@ class SessionSettings:
     taps: tuple[str, ...] = ()
     profile_to: Path | None = None
     optimized_to: Path | None = None
+    provider_options: tuple[tuple[str, str], ...] = ()
 
 
 def to_fields(settings: SessionSettings) -> dict[str, Any]:
@@ -58,7 +60,8 @@ def to_fields(settings: SessionSettings) -> dict[str, Any]:
 def from_fields(fields: dict[str, Any]) -> SessionSettings:
     """The inverse of `to_fields`."""
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    fields["config"] = tuple((key, value) for key, value in fields.get("config", ()))
+    for name in ("config", "provider_options"):
+        fields[name] = tuple((key, value) for key, value in fields.get(name, ()))
     for name in ("profile_to", "optimized_to"):
         fields[name] = None if fields.get(name) is None else Path(fields[name])
     return SessionSettings(**fields)

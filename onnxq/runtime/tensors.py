@@ -53,6 +53,26 @@ def dtype_of(kind: str) -> np.dtype[Any]:
     return dtype
 
 
+def exchanged(array: Any) -> tuple[Any, int | None]:
+    """`array` as the runtime takes it from numpy.
+
+    Returns:
+        The array; or, where the runtime's numpy bridge does not know its type, its bits as unsigned integers
+        and the number that ONNX gives the type.
+    """
+    array = np.asarray(array)
+    known = next((each for each in _FOREIGN.values() if np.dtype(each[0]) == array.dtype), None)
+    if known is None:
+        return array, None
+    _, number, bits = known
+    shape = array.shape
+    data = np.ascontiguousarray(array).reshape(shape).view(f"u{array.dtype.itemsize}")
+    if bits < 8:  # the runtime takes the shape from the buffer, and then reads only the packed front of it
+        packed = _pack(data.reshape(-1), bits)
+        data = np.concatenate([packed, np.zeros(data.size - packed.size, np.uint8)]).reshape(shape)
+    return data, number
+
+
 def ort_value_of(array: Any, kind: str) -> Any:
     """An OrtValue of type `kind` that holds `array`."""
     import onnxruntime
@@ -60,12 +80,7 @@ def ort_value_of(array: Any, kind: str) -> Any:
     foreign = _FOREIGN.get(element_of(kind))
     if foreign is None:
         return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array))
-    dtype, number, bits = foreign
-    array = np.ascontiguousarray(array, dtype).reshape(np.shape(array))
-    data = array.view(f"u{array.dtype.itemsize}")
-    if bits < 8:  # the runtime takes the shape from the buffer, and then reads only the packed front of it
-        packed = _pack(data.reshape(-1), bits)
-        data = np.concatenate([packed, np.zeros(data.size - packed.size, np.uint8)]).reshape(data.shape)
+    data, number = exchanged(np.asarray(array).astype(foreign[0], copy=False))
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(data, number)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import linears
 import numpy as np
 import onnx_ir as ir
@@ -9,8 +11,9 @@ import pytest
 import runtime_graphs
 
 from onnxq.errors import BackendError, UsageProblem
-from onnxq.runtime import SessionSettings
-from onnxq.runtime.timing import Contender, measure_latency, profile
+from onnxq.runtime import Contender, SessionSettings, Watch, measure_latency, open_contest, profile
+from onnxq.runtime.latency import interval_of
+from onnxq.runtime.places import Here
 
 QUICK = {"rounds": 2, "seconds": 0.02}
 
@@ -37,20 +40,60 @@ def test_two_models_by_name_against_the_first(tmp_path):
     assert kernel.speedup_median == pytest.approx(found["float"].median_ms / kernel.median_ms)
 
 
-def test_rounds_alternate_and_each_is_a_process_of_its_own(monkeypatch):
-    from onnxq.runtime import timing
+class Clock(Here):
+    """A place where no time passes: it answers at once, and remembers what it was asked."""
 
-    order = []
+    def __init__(self, *medians_ms):
+        self.jobs = []
+        self._medians = itertools.cycle(medians_ms or [1.0])
 
-    def recorded(path, settings, feeds, seconds, timeout):
-        order.append((path, settings.disabled_optimizers, settings.threads))
-        return {"times_ns": np.array([1_000_000]), "load_ms": 1.0, "peak_rss_mb": 1.0}
+    def time(self, job, limit):
+        self.jobs.append(job)
+        times = np.array([next(self._medians) * 1e6], np.int64)
+        return {
+            "times_ns": times,
+            "load_ms": 1.0,
+            "peak_rss_mb": 9.0,
+            "loaded_mb": 4.0,
+            "settled": True,
+            "io": "host",
+        }
 
-    monkeypatch.setattr(timing, "_time_in_fresh_process", recorded)
+
+def test_rounds_alternate_and_settings_of_a_contender_are_its_own():
+    clock = Clock()
     second = Contender("b.onnx", SessionSettings(disabled_optimizers=("SkipLayerNormFusion",), threads=9))
-    measure_latency({"a": "a.onnx", "b": second}, {}, rounds=3, threads=2)
-    a, b = ("a.onnx", (), 2), ("b.onnx", ("SkipLayerNormFusion",), 2)
-    assert order == [a, b, b, a, a, b]
+    with open_contest({"a": "a.onnx", "b": second}, Watch(2, 3, processors=(0,)), clock) as contest:
+        contest.measure({"a": {}, "b": {}})
+    asked = [(job["model"], job["disabled_optimizers"], job["threads"], job["cpus"]) for job in clock.jobs]
+    a, b = ("a.onnx", [], 2, [0]), ("b.onnx", ["SkipLayerNormFusion"], 2, [0])
+    assert asked == [a, b, b, a, a, b]
+
+
+@pytest.mark.parametrize(
+    ("times", "rounds", "verdict"),
+    [
+        ((2.0, 1.0), 5, "faster"),
+        ((1.0, 2.0), 5, "slower"),
+        ((1.0, 1.0), 5, "not resolved"),
+        # fast and slow processes of both kinds in turn: whichever leads, the next round has it the other way
+        ((2.0, 1.0, 2.0, 1.0), 4, "not resolved"),
+        ((2.0, 1.0), 2, "faster"),
+    ],
+)
+def test_a_difference_is_one_where_all_rounds_agree(times, rounds, verdict):
+    first, second = times[:2]
+    clock = Clock(*(times if len(times) > 2 else (first, second, second, first)))
+    with open_contest({"a": "a.onnx", "b": "b.onnx"}, Watch(rounds=rounds), clock) as contest:
+        found = contest.measure({"a": {}, "b": {}})
+    assert found["a"].verdict == ""
+    assert found["b"].verdict == (verdict if rounds > 2 else "not resolved")
+    assert found["b"].speedup_low <= found["b"].speedup_high
+
+
+def test_the_interval_of_a_median_leaves_odd_ones_out_where_there_are_enough():
+    assert interval_of([3.0, 1.0, 2.0, 9.0, 2.5]) == (1.0, 9.0)
+    assert interval_of([0.1, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 99.0]) == (1.0, 1.5)
 
 
 def test_random_feeds_of_a_given_shape():
