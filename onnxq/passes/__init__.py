@@ -37,6 +37,8 @@ _MODULES = {
     "fuse-gelu": "onnxq.passes.layout.fuse_gelu:FuseGelu",
     "move-nan-guard": "onnxq.passes.layout.move_nan_guard:MoveNanGuard",
     "sum-before-norm": "onnxq.passes.layout.sum_before_norm:SumBeforeNorm",
+    "fold-batch-norm": "onnxq.passes.layout.fold_batch_norm:FoldBatchNorm",
+    "phase-transposed-convs": "onnxq.passes.layout.phase_transposed_convs:PhaseTransposedConvs",
 }
 
 
