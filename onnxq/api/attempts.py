@@ -16,7 +16,6 @@ import onnx_ir as ir
 from onnxq.api.evaluate import measure_fidelity
 from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges
 from onnxq.api.stage import Stage
-from onnxq.calibration import split
 from onnxq.contract import AnyPass, names_wanted
 from onnxq.passes.clean import cleaning
 from onnxq.passes.layout import finishing, respelling
@@ -122,7 +121,7 @@ class Attempts:
 
         This tells layers apart that err alike and matter differently: one session for each, on few samples.
         """
-        parts = split(self.stage.calibration)
+        parts = self.stage.trial
         few = parts.heldout.select(parts.heldout.indices[:EFFECT_SAMPLES])
         groups: dict[str, list[str]] = {}
         for layer in plan.layers:
@@ -205,12 +204,11 @@ class Attempts:
         return (self._linears(plan, ranges), *own, embeddings, *finishing(kernels=self.form == "kernel"))
 
     def _linears(self, plan: Plan, ranges: Ranges) -> QuantizeLinears:
-        symmetric = self.target.activation_symmetric and self.form == "qdq"
         return QuantizeLinears(
             form=self.form,
             method=ranges.method,
             margin=ranges.margin,
-            activation="symmetric" if symmetric else "asymmetric",
+            activation=self.target.activation_codes,
             weight_bits=self.target.weight_bits,
             rounding="feedback",
             skip=(*plan.names("float"), *plan.names("int8 blocks"), *plan.names("int4 blocks")),

@@ -67,8 +67,8 @@ def next_steps(
         hints.append(f"{kept} of {len(plans)} linears stay float; the table of layers says why.")
     if settings.passes is None and not plans:
         hints.append("No linear was found: `onnxq inspect` shows what onnxq sees in the model.")
-    if target.activation_symmetric:
-        hints.append("Its int8 activations are for accelerators; the times and kernels told are of this CPU.")
+    if not target.confirmable:
+        hints.append(f"It is for {target.title}; the times and kernels told are of this CPU.")
     if target.weight_bits == 7:
         hints.append("Weights have 7 bits, since this processor's products saturate with 8.")
     return tuple(hints)

@@ -28,7 +28,7 @@ from onnxq.runtime import (
     optimized_graph,
     read_machine,
 )
-from onnxq.targets import Target, detect, find
+from onnxq.targets import Target, detect, find, violations
 
 _ROUNDS = {"fast": (2, 0.5), "balanced": (3, 1.0), "best": (5, 1.5)}
 """Processes for each model, and seconds in each, by effort."""
@@ -94,6 +94,7 @@ def optimize(
     else:
         stage, kept = _told_apart(stage, settings.keep_float)
         outcome = Attempts(stage, target, replace(settings, keep_float=kept)).best()
+    check_rules(outcome.model, target)
     kernels = _confirm(outcome.model, target)
     return OptimizeResult(outcome.model, _report(stage, settings, outcome, kernels, target, started))
 
@@ -105,10 +106,25 @@ def _told_apart(stage: Stage, keep_float: tuple[str, ...]) -> tuple[Stage, tuple
     return replace(stage, model=model), (*keep_float, *kept)
 
 
+def check_rules(model: ir.Model, target: Target) -> None:
+    """Refuse what onnxq itself should never have written for `target`; what came with the model may stay.
+
+    Raises:
+        VerificationFailed: A pass made a node in a form that the target forbids.
+    """
+    broken = [each for each in violations(model, target) if each.owner]
+    if broken:
+        raise VerificationFailed(
+            f"{len(broken)} nodes break the rules of {target.name}: {'; '.join(map(str, broken[:5]))}",
+            hint="This is a bug in onnxq. `--keep-float NODE` leaves a node alone.",
+            slug="forbidden-form",
+        )
+
+
 def _confirm(model: ir.Model, target: Target) -> dict[str, int]:
     """The low-precision kernels that the runtime's own graph holds.
 
-    Signed activations are for accelerators: what the runtime's processor lacks for them is no failure.
+    What the runtime's processor lacks of what is meant for another runtime is no failure.
 
     Raises:
         VerificationFailed: A quantized product did not reach its kernel, which would make it slower than
@@ -117,7 +133,7 @@ def _confirm(model: ir.Model, target: Target) -> dict[str, int]:
     expected = expected_kernels(model)
     optimized = optimized_graph(model)
     lost = [landing for landing in confirm_kernels(expected, optimized) if not landing.landed]
-    if lost and not target.activation_symmetric:
+    if lost and target.confirmable:
         names = ", ".join(f"{landing.node} ({landing.reason or 'no reason found'})" for landing in lost[:5])
         raise VerificationFailed(
             f"{len(lost)} of {len(expected)} quantized products miss their kernel: {names}",

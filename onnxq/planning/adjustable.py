@@ -42,7 +42,9 @@ class Quantizer:
 
     def feeds(self, interval: Interval) -> dict[str, np.ndarray]:
         """What to feed for another range."""
-        params = params_for(*interval, self.params.bits, symmetric=self.params.symmetric)
+        params = params_for(
+            *interval, self.params.bits, symmetric=self.params.symmetric, signed=self.params.signed
+        )
         values = (params.scale, params.zero_point, np.float32(params.low), np.float32(params.high))
         return {name: np.asarray(value) for name, value in zip(self.inputs, values, strict=False)}
 
@@ -100,7 +102,7 @@ def _open_up(model: ir.Model, node: ir.Node) -> Quantizer | None:
         return None
     params = _params(float(scale.reshape(())), zero, clip)
     label = str(node.outputs[0].name)
-    kinds = [ir.DataType.FLOAT, ir.DataType.INT8 if params.symmetric else ir.DataType.UINT8]
+    kinds = [ir.DataType.FLOAT, ir.DataType.INT8 if params.signed else ir.DataType.UINT8]
     opened = [_input(model, f"{label}_{what}", kind) for what, kind in zip(("s", "z"), kinds, strict=True)]
     for reader, places in ((node, (1, 2)), *((user, _READS_CODES[user.op_type]) for user in readers)):
         for place, value in zip(places, opened, strict=True):

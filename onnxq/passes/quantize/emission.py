@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxq.contract import Edit
 from onnxq.ir.linear import Linear
 from onnxq.ir.walk import constant_of
-from onnxq.passes.quantize.ranges import LEAST_TOKEN_SCALE, QuantParams
+from onnxq.passes.quantize.ranges import LEAST_TOKEN_SCALE, PerToken, QuantParams
 from onnxq.passes.quantize.weights import QuantizedWeight
 
 MICROSOFT = "com.microsoft"
@@ -31,13 +31,13 @@ def emit_kernel(
 
 
 def emit_per_token(
-    linear: Linear, bits: int, weight: QuantizedWeight, bias: np.ndarray | None, edit: Edit
+    linear: Linear, how: PerToken, weight: QuantizedWeight, bias: np.ndarray | None, edit: Edit
 ) -> None:
-    """One symmetric scale for each token, found while running: codes centred on 128.
+    """One symmetric scale for each token, found while running: codes centred on 128, or on 0 with a sign.
 
     The bias is added behind the product: inside, ONNX Runtime would multiply it by the token's scale.
     """
-    codes, scale, zero = _quantized_by_token(linear.activation, bits, linear.node, edit)
+    codes, scale, zero = _quantized_by_token(linear.activation, how, linear.node, edit)
     product = _product(linear, [codes, *_operands(linear, scale, zero, weight, edit), None], edit)
     added = _bias(linear, bias, edit)
     if added is not None:
@@ -110,7 +110,7 @@ def _quantized(
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """The codes of `activation`, their scale and zero point; quantized once for all linears that read it."""
     for node, found in _quantizers(activation, params.bits, edit.owner):
-        same = found == params and found.symmetric == params.symmetric
+        same = found == params and found.signed == params.signed
         scale, zero = node.inputs[1], node.inputs[2]
         if same and node.graph is near.graph and scale is not None and zero is not None:
             return node.outputs[0], scale, zero
@@ -129,10 +129,10 @@ def _quantized(
 
 
 def _quantized_by_token(
-    activation: ir.Value, bits: int, near: ir.Node, edit: Edit
+    activation: ir.Value, how: PerToken, near: ir.Node, edit: Edit
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """The codes of `activation`, the scale of each token and the zero point; once for all linears."""
-    per_level = np.float32(1 / ((1 << (bits - 1)) - 1))
+    per_level = np.float32(1 / ((1 << (how.bits - 1)) - 1))
     for user, _ in activation.uses():
         if user.op_type == "Div" and user.graph is near.graph and _is_ours(user, edit.owner):
             quantize, scale = next(iter(user.outputs[0].uses())).node, user.inputs[1]
@@ -157,7 +157,7 @@ def _quantized_by_token(
     spread = step("Mul", [reach, constant(per_level, "per_level")], "spread")
     scale = step("Max", [spread, constant(LEAST_TOKEN_SCALE, "least_scale")], "token_scale")
     even = step("Div", [activation, scale], "even")
-    zero = constant(_MIDDLE, "middle")
+    zero = constant(np.int8(0) if how.signed else _MIDDLE, "middle")
     return step("QuantizeLinear", [even, constant(np.float32(1), "one"), zero], "codes"), scale, zero
 
 

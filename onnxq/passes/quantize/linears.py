@@ -164,7 +164,7 @@ class QuantizeLinears(Pass):
             return Reject(reason, label_of(node))
         seen = context.statistics.get(str(linear.activation.name))
         if label_of(node) in self.per_token:
-            return Quantizable(linear, PerToken(self.activation_bits), seen)
+            return Quantizable(linear, PerToken(self.activation_bits, self.activation == "signed"), seen)
         params = self._params(linear, seen)
         if params is None:
             return Reject("calibration has no statistics of its input", label_of(node))
@@ -179,7 +179,7 @@ class QuantizeLinears(Pass):
         if fitted.remark:
             edit.remark(linear.node, fitted.remark)
         if isinstance(how, PerToken):
-            emit_per_token(linear, how.bits, fitted.weight, fitted.bias, edit)
+            emit_per_token(linear, how, fitted.weight, fitted.bias, edit)
         elif self.form == "kernel":
             emit_kernel(linear, how, fitted.weight, fitted.bias, edit)
         else:

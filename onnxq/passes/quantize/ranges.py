@@ -33,7 +33,7 @@ class QuantParams:
 
     Attributes:
         scale: Positive.
-        zero_point: uint8 for codes from 0; int8 (and 0) for symmetric codes.
+        zero_point: uint8 for codes from 0; int8 for codes with a sign, 0 if they are symmetric.
         bits: 2 to 8; codes of fewer than 8 bits use a part of their type.
     """
 
@@ -42,21 +42,26 @@ class QuantParams:
     bits: int = 8
 
     @property
-    def symmetric(self) -> bool:
-        """Whether the codes are signed."""
+    def signed(self) -> bool:
+        """Whether the codes have a sign."""
         return isinstance(self.zero_point, np.int8)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the codes are signed and 0 stands for 0."""
+        return self.signed and int(self.zero_point) == 0
 
     @property
     def least(self) -> int:
         """The least code. In 8 bits that of the type: QuantizeLinear cuts there."""
-        if not self.symmetric:
+        if not self.signed:
             return 0
         return -128 if self.bits == 8 else 1 - (1 << (self.bits - 1))
 
     @property
     def most(self) -> int:
         """The greatest code."""
-        return (1 << (self.bits - self.symmetric)) - 1
+        return (1 << (self.bits - self.signed)) - 1
 
     @property
     def low(self) -> float:
@@ -91,9 +96,11 @@ class PerToken:
 
     Attributes:
         bits: 2 to 8.
+        signed: Whether codes are int8 rather than uint8 around 128.
     """
 
     bits: int = 8
+    signed: bool = False
 
     def noise(self, values: np.ndarray | None = None) -> float:
         """Expected squared error of rounding one element of `values` [T, C]; 0 if they are not known."""
@@ -111,8 +118,19 @@ class PerToken:
         return scale
 
 
-def params_for(low: float, high: float, bits: int = 8, *, symmetric: bool = False) -> QuantParams:
-    """The finest grid that holds [low, high] and zero; the scale is 1 for a tensor of zeros."""
+def params_for(
+    low: float, high: float, bits: int = 8, *, symmetric: bool = False, signed: bool = False
+) -> QuantParams:
+    """The finest grid that holds [low, high] and zero; the scale is 1 for a tensor of zeros.
+
+    Args:
+        low: Of the range.
+        high: Of the range.
+        bits: Of the codes.
+        symmetric: Whether the zero point is 0, the codes having a sign.
+        signed: Whether codes have a sign though their zero point is wherever it is best; in 8 bits alone,
+            the same grid as without.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
     most = (1 << (bits - symmetric)) - 1
     scale = np.float32((max(high, -low) if symmetric else high - low) / most)
@@ -120,7 +138,10 @@ def params_for(low: float, high: float, bits: int = 8, *, symmetric: bool = Fals
         scale, low = np.float32(1.0), 0.0
     if symmetric:
         return QuantParams(scale, np.int8(0), bits)
-    return QuantParams(scale, np.uint8(np.clip(np.rint(-low / float(scale)), 0, most)), bits)
+    zero = int(np.clip(np.rint(-low / float(scale)), 0, most))
+    if signed and bits == 8:
+        return QuantParams(scale, np.int8(zero - 128), bits)
+    return QuantParams(scale, np.uint8(zero), bits)
 
 
 def choose_range(
