@@ -16,16 +16,15 @@ import onnx_ir as ir
 from onnxq.ir.linear import Linear
 from onnxq.passes.migrate.outliers import Product, choose_channels, rank_channels, side_by_side
 from onnxq.passes.migrate.scales import choose_scale
-from onnxq.passes.quantize.block_codes import block_grid, round_to_blocks
-from onnxq.passes.quantize.ranges import params_for
+from onnxq.passes.quantize.block_codes import block_grid, round_activations, round_to_blocks
+from onnxq.passes.quantize.layer_data import counted_energy
+from onnxq.passes.quantize.ranges import PerToken, params_for
 from onnxq.passes.quantize.weights import quantize_weight
 from onnxq.planning.options import BLOCK, Option
 from onnxq.statistics import TensorStatistics
 
 MOST_COLUMNS = 2048
 """Columns of a weight that are looked at; of a vocabulary's 50,000 a part tells the same."""
-QUIET = 1e-2
-"""Tokens with less energy than this part of the median one count as if they had that."""
 FEEDBACK_LEAVES = 0.3
 """Part of the squared error of rounding a weight that is left after feedback: .00023 of .00082 on MiniLM."""
 NOTICEABLE = 1.02
@@ -149,9 +148,9 @@ class Trial:
     ) -> np.ndarray:
         """What rounding adds to the activation [R, K]."""
         if option.form == "int8 per-token":
-            return np.asarray(_by_last_axis(rows, self.settings.activation_bits) - rows)
+            return np.asarray(PerToken(self.settings.activation_bits).apply(rows) - rows)
         if option.form in ("int8 blocks", "int4 blocks"):
-            return np.asarray(_by_block(rows) - rows)
+            return np.asarray(round_activations(rows, BLOCK) - rows)
         low, high = self.low / scale, self.high / scale
         low[split] = high[split] = 0.0
         widened = 1 + self.settings.margin
@@ -167,22 +166,7 @@ class Trial:
             return grid.values(round_to_blocks(weight, grid)).astype(np.float32)
         if option.form != "int8 blocks":
             return quantize_weight(weight, self.settings.weight_bits).values
-        return _by_block(weight.T).T
-
-
-def _by_last_axis(values: np.ndarray, bits: int = 8) -> np.ndarray:
-    """`values` rounded to signed codes with a scale for each vector along the last axis."""
-    most = np.float32((1 << (bits - 1)) - 1)
-    scale = np.maximum(np.abs(values).max(axis=-1, keepdims=True) / most, np.float32(1e-30))
-    rounded: np.ndarray = np.rint(values / scale) * scale
-    return rounded
-
-
-def _by_block(values: np.ndarray) -> np.ndarray:
-    """`values` [R, K] rounded to signed 8 bits with a scale for each `BLOCK` channels of a row."""
-    rows, channels = values.shape
-    padded = np.pad(values, ((0, 0), (0, -channels % BLOCK))).reshape(rows, -1, BLOCK)
-    return _by_last_axis(padded).reshape(rows, -1)[:, :channels]
+        return round_activations(weight.T, BLOCK).T  # 8 bits around zero are the same for both
 
 
 def _without(weight: np.ndarray, channels: np.ndarray) -> np.ndarray:
@@ -199,6 +183,4 @@ def _some_columns(weight: np.ndarray) -> np.ndarray:
 
 
 def _relative(noise: np.ndarray, exact: np.ndarray) -> float:
-    signal = np.square(exact).sum(axis=1, dtype=np.float64)
-    floor = max(QUIET * float(np.median(signal)), 1e-300)
-    return float((noise / np.maximum(signal, floor)).mean())
+    return float((noise / counted_energy(np.square(exact).sum(axis=1, dtype=np.float64))).mean())

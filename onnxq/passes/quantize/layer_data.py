@@ -26,6 +26,11 @@ QUIET = 1e-2
 """Tokens with less energy than this part of the median one count as if they had that."""
 
 
+def counted_energy(energy: Floats) -> Floats:
+    """What the errors of tokens are parts of: their energies (one each, any shape), quiet ones raised."""
+    return np.maximum(energy, max(QUIET * float(np.median(energy)), 1e-300))
+
+
 class Quantizer(Protocol):
     """How the activations of a layer are rounded when the model runs."""
 
@@ -119,8 +124,7 @@ class _RowJudge:
 
     def __init__(self, rows: np.ndarray, rounded: np.ndarray, weight: np.ndarray) -> None:
         self.rounded, self.exact = rounded, rows @ weight.astype(np.float32)
-        energy = (self.exact.astype(np.float64) ** 2).sum(axis=1)
-        self.energy = np.maximum(energy, max(QUIET * float(np.median(energy)), 1e-300))
+        self.energy = counted_energy((self.exact.astype(np.float64) ** 2).sum(axis=1))
 
     def error(self, values: np.ndarray, added: np.ndarray | None = None) -> float:
         off = self.rounded @ values.astype(np.float32) - self.exact
@@ -162,6 +166,5 @@ def _noise(rows: np.ndarray, rounded: np.ndarray, *, relative: bool) -> Floats:
     """Squared rounding error of each channel, perhaps over the token's mean square, mean over tokens, [K]."""
     square = np.square((rounded - rows).astype(np.float64))
     if relative:
-        size = np.square(rows.astype(np.float64)).mean(axis=1, keepdims=True)
-        square /= np.maximum(size, max(QUIET * float(np.median(size)), 1e-300))
+        square /= counted_energy(np.square(rows.astype(np.float64)).mean(axis=1, keepdims=True))
     return np.asarray(square.mean(axis=0))
