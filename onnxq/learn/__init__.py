@@ -16,7 +16,6 @@ except ImportError as error:
         slug="no-torch",
     ) from None
 
-from onnxq.learn.low_rank import BlockResult as BlockResult
 from onnxq.learn.low_rank import Corrected as Corrected
 from onnxq.learn.low_rank import LowRankSettings as LowRankSettings
 from onnxq.learn.low_rank import learn_low_rank as learn_low_rank
@@ -29,3 +28,4 @@ from onnxq.learn.reconstruct import learn_rounding as learn_rounding
 from onnxq.learn.steps import LearnedRanges as LearnedRanges
 from onnxq.learn.steps import StepSettings as StepSettings
 from onnxq.learn.steps import learn_steps as learn_steps
+from onnxq.learn.stream import BlockResult as BlockResult

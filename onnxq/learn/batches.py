@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from onnxq.errors import CalibrationError
 from onnxq.learn.operators import Tensor, tensor_of
 
 Feeds = Mapping[str, np.ndarray]
@@ -53,6 +54,20 @@ def batches_of(model: ir.Model, feeds: Iterable[Feeds], size: int) -> list[Batch
         for group in groups.values()
         for start in range(0, len(group), size)
     ]
+
+
+def divided_batches(
+    model: ir.Model, samples: Iterable[Feeds], held_out: Iterable[Feeds], size: int
+) -> tuple[list[Batch], list[Batch]]:
+    """Batches to learn from, and others to judge by.
+
+    Raises:
+        CalibrationError: Either is empty.
+    """
+    learning, judging = batches_of(model, samples, size), batches_of(model, held_out, size)
+    if not learning or not judging:
+        raise CalibrationError("there is no sample to learn from or to judge by", slug="empty-source")
+    return learning, judging
 
 
 def squared_error(got: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:

@@ -12,25 +12,21 @@ rounded weight and rounds again after merging; `LowRankSettings.through_rounding
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
-from onnxq.errors import CalibrationError
 from onnxq.ir.linear import Linear
-from onnxq.learn.batches import Feeds, batches_of
+from onnxq.learn.batches import Feeds, divided_batches
 from onnxq.learn.blocks import find_blocks, join_blocks
 from onnxq.learn.fake_quant import round_weight, weight_scale
 from onnxq.learn.imitation import Ranges, constantly, linears_of, reads_of, steps_for, stored
 from onnxq.learn.operators import Tensor, tensor_of
 from onnxq.learn.program import Changes, Hook, Place
-from onnxq.learn.stream import Part, Stream
-
-Report = Callable[[int, int], None]
-"""Told of progress: groups of blocks done, and groups in all."""
+from onnxq.learn.stream import BlockResult, Part, Report, Stream, parts_in_order
 
 
 @dataclass(frozen=True)
@@ -61,25 +57,6 @@ class LowRankSettings:
     batch: int = 4
     through_rounding: bool = True
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class BlockResult:
-    """What learning did for a block, or a group of blocks.
-
-    Attributes:
-        start: Name of the value that enters.
-        end: Name of the value that leaves.
-        before: Held-out error as a part of the output's square, weights rounded to nearest.
-        after: The same with what is returned; never greater.
-        kept: Whether what was learned is better on the held-out samples, and therefore returned.
-    """
-
-    start: str
-    end: str
-    before: float
-    after: float
-    kept: bool
 
 
 @dataclass(frozen=True)
@@ -122,23 +99,15 @@ def learn_low_rank(
     settings = settings or LowRankSettings()
     linears = linears_of(model, ranges)
     groups = join_blocks(find_blocks(model, linears), settings.blocks)
-    learning, judging = (batches_of(model, each, settings.batch) for each in (samples, held_out))
-    if not learning or not judging:
-        raise CalibrationError("there is no sample to learn from or to judge by", slug="empty-source")
+    batches = divided_batches(model, samples, held_out, settings.batch)
     weights: dict[str, np.ndarray] = {}
     results: list[BlockResult] = []
-    streams: list[Stream] = []
     reads = reads_of(linears, steps_for(linears, ranges, settings.bits))
-    for number, group in enumerate(groups):
-        if not results or results[-1].end != group.start:
-            streams = [Stream.at(model, group.start, batches) for batches in (learning, judging)]
-        part = Part(model, group)
-        inside = {label: linears[label] for label in group.linears}
+    for number, (part, learning, judging) in enumerate(parts_in_order(model, groups, batches, report)):
+        inside = {label: linears[label] for label in part.block.linears}
         correction = _Correction(inside, reads, settings, seed=settings.seed + number)
-        results.append(correction.learn(part, *streams))
+        results.append(correction.learn(part, learning, judging))
         weights.update(correction.weights())
-        if report is not None:
-            report(number + 1, len(groups))
     return Corrected(weights, tuple(results))
 
 

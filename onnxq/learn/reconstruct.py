@@ -15,26 +15,21 @@ Source: QDrop (arXiv 2203.05740); rounding as in AdaRound (arXiv 2004.10568).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
-from onnxq.errors import CalibrationError
 from onnxq.ir.linear import Linear
-from onnxq.learn.batches import Feeds, batches_of
+from onnxq.learn.batches import Feeds, divided_batches
 from onnxq.learn.blocks import find_blocks
 from onnxq.learn.fake_quant import Step, spread, weight_scale
 from onnxq.learn.imitation import Ranges, constantly, linears_of, reads_of, steps_for, stored
-from onnxq.learn.low_rank import BlockResult
 from onnxq.learn.operators import Tensor, tensor_of
 from onnxq.learn.program import Changes, Hook
-from onnxq.learn.stream import Part, Stream
-
-Report = Callable[[int, int], None]
-"""Told of progress: blocks done, and blocks in all."""
+from onnxq.learn.stream import BlockResult, Part, Report, Stream, parts_in_order
 
 _STRETCH = 0.1
 _SHARPEST, _BLUNTEST = 2.0, 20.0
@@ -126,23 +121,17 @@ def learn_rounding(
     settings = settings or ReconstructSettings()
     linears = linears_of(model, ranges)
     blocks = find_blocks(model, linears)
-    learning, judging = (batches_of(model, each, settings.batch) for each in (samples, held_out))
-    if not learning or not judging:
-        raise CalibrationError("there is no sample to learn from or to judge by", slug="empty-source")
+    batches = divided_batches(model, samples, held_out, settings.batch)
     codes: dict[str, Codes] = {}
     found: dict[str, tuple[float, float]] = dict(ranges)
     results: list[BlockResult] = []
-    streams: list[Stream] = []
-    for number, block in enumerate(blocks):
-        if not results or results[-1].end != block.start:
-            streams = [Stream.at(model, block.start, batches) for batches in (learning, judging)]
-        rounding = _Rounding({label: linears[label] for label in block.linears}, found, settings, number)
-        results.append(rounding.learn(Part(model, block), *streams))
+    for number, (part, learning, judging) in enumerate(parts_in_order(model, blocks, batches, report)):
+        inside = {label: linears[label] for label in part.block.linears}
+        rounding = _Rounding(inside, found, settings, number)
+        results.append(rounding.learn(part, learning, judging))
         if rounding.kept:
             codes.update(rounding.codes())
             found.update(rounding.ranges())
-        if report is not None:
-            report(number + 1, len(blocks))
     return Reconstructed(codes, found, tuple(results))
 
 

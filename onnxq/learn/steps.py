@@ -19,7 +19,7 @@ import onnx_ir as ir
 import torch
 
 from onnxq.errors import CalibrationError
-from onnxq.learn.batches import Batch, Feeds, batches_of, squared_error, squared_size
+from onnxq.learn.batches import Batch, Feeds, divided_batches, squared_error, squared_size
 from onnxq.learn.fake_quant import Step
 from onnxq.learn.imitation import Ranges, linears_of, reads_of, steps_for, weights_of
 from onnxq.learn.operators import Tensor
@@ -99,10 +99,7 @@ def learn_steps(
     """
     settings = settings or StepSettings()
     learner = _Learner(model, ranges, settings, weights or {})
-    learning, judging = (batches_of(model, each, settings.batch) for each in (samples, held_out))
-    if not learning or not judging:
-        raise CalibrationError("there is no sample to learn from or to judge by", slug="empty-source")
-    return learner.learn(learning, judging, report)
+    return learner.learn(*divided_batches(model, samples, held_out, settings.batch), report)
 
 
 class _Learner:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,28 @@ from onnxq.learn.batches import Batch, squared_error, squared_size
 from onnxq.learn.blocks import Block
 from onnxq.learn.operators import Tensor
 from onnxq.learn.program import Changes, Program
+
+Report = Callable[[int, int], None]
+"""Told of progress: blocks, or groups of them, done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """What learning did for a block, or a group of blocks.
+
+    Attributes:
+        start: Name of the value that enters.
+        end: Name of the value that leaves.
+        before: Held-out error as a part of the output's square, weights rounded to nearest.
+        after: The same with what is returned; never greater.
+        kept: Whether what was learned is better on the held-out samples, and therefore returned.
+    """
+
+    start: str
+    end: str
+    before: float
+    after: float
+    kept: bool
 
 
 @dataclass(eq=False)
@@ -83,3 +105,21 @@ class Part:
         """Squared error of the block, as a part of the square of what is wanted."""
         made = self.run(batch, value, changes)
         return squared_error(made, wanted, batch.mask) / squared_size(wanted, batch.mask)
+
+
+def parts_in_order(
+    model: ir.Model, blocks: Sequence[Block], batches: tuple[Sequence[Batch], ...], report: Report | None
+) -> Iterator[tuple[Part, Stream, Stream]]:
+    """Each block, and the streams of the samples to learn from and of those to judge by that enter it.
+
+    Both are to have left a block before the next one is asked for. A block that does not begin where the one
+    before it ends begins with nothing before it quantized.
+    """
+    end = None
+    for number, block in enumerate(blocks, 1):
+        if end != block.start:
+            learning, judging = (Stream.at(model, block.start, each) for each in batches)
+        yield Part(model, block), learning, judging
+        end = block.end
+        if report is not None:
+            report(number, len(blocks))

@@ -89,14 +89,11 @@ def is_split(linear: Linear) -> bool:
     return marked and not live_channels([linear.weight]).all()
 
 
-def gather_channels(activation: ir.Value, channels: np.ndarray, near: ir.Node, edit: Edit) -> ir.Value:
-    """``activation[..., channels]``, computed in front of `near`."""
-    name = str(activation.name)
-    indices = edit.constant(channels, f"{name}_outlier_channels", near=near)
-    (narrow,) = edit.insert(
-        "Gather", [activation, indices], {"axis": -1}, before=near, names=[f"{name}_outliers"]
-    )
-    return _typed(narrow, activation, len(channels))
+def gather_channels(value: ir.Value, channels: np.ndarray, name: str, near: ir.Node, edit: Edit) -> ir.Value:
+    """``value[..., channels]`` under `name`, computed in front of `near`; `channels` may repeat."""
+    indices = edit.constant(channels.astype(np.int64), f"{name}_channels", near=near)
+    (gathered,) = edit.insert("Gather", [value, indices], {"axis": -1}, before=near, names=[name])
+    return _typed(gathered, value, len(channels))
 
 
 def branch_channels(hidden: Hidden, channels: np.ndarray, near: ir.Node, edit: Edit) -> ir.Value:

@@ -134,7 +134,8 @@ class SplitChannels(Pass):
         if found.hidden is not None:
             narrow = branch_channels(found.hidden, found.channels, near, edit)
         else:
-            narrow = gather_channels(found.activation, found.channels, near, edit)
+            name = f"{found.activation.name}_outliers"
+            narrow = gather_channels(found.activation, found.channels, name, near, edit)
         for linear in found.linears:
             add_narrow_product(linear, narrow, found.channels, edit)
 

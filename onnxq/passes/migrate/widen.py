@@ -19,7 +19,7 @@ from onnxq.contract import Edit
 from onnxq.ir.linear import Linear, linear_giving, rewrite_linear
 from onnxq.ir.norm import Norm, norm_giving, rewrite_norm
 from onnxq.passes.migrate.migration import is_widely_shared
-from onnxq.passes.migrate.narrow import Hidden, find_hidden
+from onnxq.passes.migrate.narrow import Hidden, find_hidden, gather_channels
 
 WIDENED = "_disassembled"
 """End of the name of a tensor whose channels were repeated: statistics of the old one do not fit it."""
@@ -83,8 +83,8 @@ def widen(source: Source, counts: np.ndarray, reader: Linear, edit: Edit) -> ir.
         beta = None if norm.beta is None else norm.beta.astype(np.float64) / counts
         edit.rename(value, f"{name}_divided")
         rewrite_norm(norm, edit, norm.gamma.astype(np.float64) / counts, beta)
-        return _gathered(norm.output, index, f"{name}{WIDENED}", near, edit)
-    copies = _gathered(value, index, f"{name}_copies", near, edit)
+        return gather_channels(norm.output, index, f"{name}{WIDENED}", near, edit)
+    copies = gather_channels(value, index, f"{name}_copies", near, edit)
     factor = edit.constant((1 / counts[index]).astype(reader.dtype), f"{name}_parts", near=near)
     return edit.insert("Mul", [copies, factor], before=near, names=[f"{name}{WIDENED}"], like=copies)[0]
 
@@ -134,12 +134,3 @@ def _widen_linear(linear: Linear, index: np.ndarray, counts: np.ndarray, edit: E
     weight = (linear.weight.astype(np.float64) / counts)[:, index]
     bias = None if linear.bias is None else (linear.bias.astype(np.float64) / counts)[index]
     rewrite_linear(replace(linear, columns=len(index)), edit, weight, bias)
-
-
-def _gathered(value: ir.Value, index: np.ndarray, name: str, near: ir.Node, edit: Edit) -> ir.Value:
-    indices = edit.constant(index.astype(np.int64), f"{name}_channels", near=near)
-    (copies,) = edit.insert("Gather", [value, indices], {"axis": -1}, before=near, names=[name])
-    copies.type = None if value.dtype is None else ir.TensorType(value.dtype)
-    if value.shape is not None and len(value.shape):
-        copies.shape = ir.Shape([*value.shape[:-1], len(index)])
-    return copies
