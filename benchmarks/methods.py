@@ -25,22 +25,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from benchmarks.artefacts import Row
 from benchmarks.data import fingerprint
 from benchmarks.export import Arrays
 from benchmarks.recipes import ABLATIONS, BITS, ROWS, Bits, Made, Planned, Recipe
-from benchmarks.rivals import RESULTS, THREADS, YIELD, Row, Runner, environment
+from benchmarks.rivals import RESULTS, environment
+from benchmarks.rounds import THREADS
 from benchmarks.states import Workshop, quantize
 from benchmarks.subjects import SUBJECTS, Subject
 from benchmarks.tasks import TASKS, Scores, Task, answer_language
 from onnxq.files import save
 from onnxq.recipe import format_pass
-from onnxq.runtime import SessionSettings, open_session
+from onnxq.runtime import Session, SessionSettings, open_session
 from onnxq.runtime.timing import measure_latency
 
 CHUNKS = 8
 """Chunks of text that SmolLM2 is judged on here; every row of it takes minutes."""
 SOURCES = ("passes", "planning", "calibration", "statistics", "ir", "pipeline", "targets")
 """Packages whose code decides the figures."""
+YIELD = (("session.intra_op.allow_spinning", "0"),)
+"""Lets threads sleep while they wait: judging need not be fast, and other work may run beside it."""
 LATENCY = ("minmax", "shift-scale-output", "os-plus", "split-channels", "split-os-plus", "feedback", "ours")
 """Rows that are timed, the first being what the others are held against."""
 
@@ -136,6 +142,18 @@ class Ledger:
         draft = self.path.with_suffix(".part")
         draft.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
         draft.replace(self.path)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A session as tasks want it: batch in, only output out."""
+
+    session: Session
+
+    def __call__(self, feeds: Arrays) -> np.ndarray:
+        (output,) = self.session.run({port.name: feeds[port.name] for port in self.session.inputs}).values()
+        found: np.ndarray = output
+        return found
 
 
 class Judge:

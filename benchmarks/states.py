@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from benchmarks.recipes import Planned, Recipe, Step, linear_names
-from benchmarks.rivals import THREADS
+from benchmarks.rounds import THREADS
 from benchmarks.subjects import Subject
 from onnxq.calibration import DataOptions, DataSource, collect, open_data
 from onnxq.contract import AnyPass, names_wanted

@@ -12,41 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import method_table
+from benchmarks.columns import (
+    COST,
+    Column,
+    Rows,
+    latency_columns,
+    originals,
+    score_columns,
+    shapes_of,
+    without,
+)
+from benchmarks.lost_cells import lost_cells
 from benchmarks.markdown import table
 from benchmarks.rivals import RESULTS
 
 Result = Mapping[str, Any]
-Column = tuple[str, tuple[str, ...], str]
-"""A heading, where in a row its figure is, and how it is written."""
 
-SCORES = {
-    "cosine_mean": ("cosine", "{:.5f}"),
-    "cosine_min": ("lowest", "{:.5f}"),
-    "token_cosine_mean": ("token cosine", "{:.5f}"),
-    "token_cosine_min": ("lowest", "{:.5f}"),
-    "similarity_error_max": ("similarity error", "{:.4f}"),
-    "recall_1": ("recall@1", "{:.1%}"),
-    "recall_10": ("recall@10", "{:.1%}"),
-    "sqnr_db": ("SQNR dB", "{:.2f}"),
-    "iou": ("IoU@0.5", "{:.4f}"),
-    "mean_error": ("mean error", "{:.4f}"),
-    "perplexity": ("perplexity", "{:.2f}"),
-    "perplexity_ratio": ("x fp32", "{:.3f}"),
-    "top1_same": ("same top-1", "{:.1%}"),
-}
-"""Heading and form of each score, in the order of the columns."""
-
-LATENCY = (
-    ("least ms", "least_ms", "{:.2f}"),
-    ("median ms", "median_ms", "{:.2f}"),
-    ("spread", "spread", "{:.0%}"),
-    ("x least", "speedup_least", "{:.2f}"),
-    ("x median", "speedup_median", "{:.2f}"),
-)
-COST = (("build s", "seconds", "{:.0f}"), ("peak MB", "peak_mb", "{:.0f}"), ("file MB", "file_mb", "{:.1f}"))
 NOTE = """Latency is in milliseconds, least and median over several processes that took turns; x is fp32's
 time over the model's; spread is the range of the processes' medians over their median, and smaller
-differences mean nothing."""
+differences mean nothing. The best figure of each column is bold; rows that run the source model take no part
+in that. Rows named `openvino` run in OpenVINO, all others in ONNX Runtime."""
 
 
 def render(results: Iterable[Result]) -> str:
@@ -59,21 +44,22 @@ def render(results: Iterable[Result]) -> str:
 
 def render_memory(result: Result) -> str:
     """Write the memory of calibration by number of samples."""
-    columns: list[Column] = [("samples", ("samples",), "{}"), ("peak MB", ("peak_mb",), "{:.0f}")]
-    columns.append(("seconds", ("seconds",), "{:.1f}"))
-    lines = [[_cell(row, column) for column in columns] for row in result["rows"]]
-    return f"## Memory of calibrating {result['subject']}\n\n{table([each[0] for each in columns], lines)}\n"
+    columns = [Column("samples", ("samples",), "{}"), Column("peak MB", ("peak_mb",), "{:.0f}")]
+    columns.append(Column("seconds", ("seconds",), "{:.1f}"))
+    lines = [[column.cell(row) for column in columns] for row in result["rows"]]
+    return (
+        f"## Memory of calibrating {result['subject']}\n\n{table([each.title for each in columns], lines)}\n"
+    )
 
 
 def _subject(result: Result) -> list[str]:
     rows = result["rows"]
     parts = [f"## {result['subject']}", _circumstances(result), "### Cost and fidelity"]
-    parts.append(_grid(rows, _fidelity_columns(rows)))
-    for shape in next(iter(rows.values())).get("latency", {}):
-        parts += [
-            f"### Latency at {shape}",
-            _grid(rows, [(title, ("latency", shape, key), form) for title, key, form in LATENCY]),
-        ]
+    parts.append(_grid(rows, [*COST, *score_columns(rows)]))
+    for shape in shapes_of(rows):
+        parts += [f"### Latency at {shape}", _grid(rows, latency_columns(shape))]
+    if lost := lost_cells(rows):
+        parts += ["### Lost cells", lost]
     failures = [f"- `{name}`: {row['failure']}" for name, row in rows.items() if "failure" in row]
     if failures:
         parts += ["Failed:", "\n".join(failures)]
@@ -85,41 +71,32 @@ def _circumstances(result: Result) -> str:
     there = result["environment"]
     versions = ", ".join(f"{name} {number}" for name, number in there["versions"].items())
     processor = f"{there['cpu']} ({', '.join(there['features'])}), {there['threads']} threads"
-    return f"{processor}; {versions}; data {result['data'][:12]}."
+    return f"{processor}; {versions}{_others(there)}; data {result['data'][:12]}."
 
 
-def _grid(rows: Mapping[str, Result], columns: Sequence[Column]) -> str:
-    """Lay out one line for each contestant that has something in one of the columns."""
-    lines = [[f"`{name}`", *(_cell(row, column) for column in columns)] for name, row in rows.items()]
-    return table(
-        ["contestant", *(title for title, _, _ in columns)], [line for line in lines if any(line[1:])]
+def _others(there: Mapping[str, Any]) -> str:
+    """The pinned packages of the environments of others, and which code of ours it was."""
+    pins = "; ".join(
+        f"{name}: {', '.join(packages).replace('==', ' ')}"
+        for name, packages in there.get("environments", {}).items()
     )
+    return f", code {there['code']}; {pins}" if pins else ""
 
 
-def _fidelity_columns(rows: Mapping[str, Result]) -> list[Column]:
-    """Cost, and those scores that any contestant has."""
-    columns: list[Column] = [(title, (key,), form) for title, key, form in COST]
-    tasks = {
-        score: task
-        for row in rows.values()
-        for task in row.get("scores", {})
-        for score in row["scores"][task]
-    }
-    for score, (title, form) in SCORES.items():
-        if score in tasks:
-            columns.append((title, ("scores", tasks[score], score), form))
-    return columns
-
-
-def _cell(row: Result, column: Column) -> str:
-    """Follow a column's path into a row; nothing where the path ends early."""
-    _, path, form = column
-    found: Any = row
-    for key in path:
-        found = found.get(key)
-        if found is None:
-            return ""
-    return form.format(found)
+def _grid(rows: Rows, columns: Sequence[Column]) -> str:
+    """Lay out one line for each contestant that has something in one of the columns."""
+    contest = without(rows, originals(rows))
+    best = {column: column.best(rows, contest) for column in columns}
+    lines = []
+    for name, row in rows.items():
+        cells = [column.cell(row) for column in columns]
+        if any(cells):
+            marked = [
+                f"**{cell}**" if name in best[column] else cell
+                for column, cell in zip(columns, cells, strict=True)
+            ]
+            lines.append([f"`{name}`", *marked])
+    return table(["contestant", *(column.title for column in columns)], lines)
 
 
 def page(folder: Path) -> str:

@@ -22,3 +22,17 @@ def test_failure_is_told_by_its_last_line():
 
 def test_silent_failure_is_told_by_its_status():
     assert run_measured([sys.executable, "-c", "raise SystemExit(3)"]).failure == "exit status 3"
+
+
+def test_process_that_takes_too_long_is_stopped_with_its_children():
+    child = "import time; time.sleep(60)"
+    command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{child}'])"
+    done = run_measured([sys.executable, "-c", command], limit=0.5)
+    assert done.failure == "error: stopped after 0.5 s"
+    assert done.code
+    assert done.seconds < 30
+
+
+def test_environment_of_the_process_can_be_given():
+    command = [sys.executable, "-c", "import os; print(os.environ['COLOUR'])"]
+    assert run_measured(command, variables={"COLOUR": "red"}).output == "red\n"

@@ -31,7 +31,7 @@ def lines_of(page: str, start: str) -> list[str]:
 def test_scores_stand_under_their_headings():
     page = table.render([RESULT])
     assert "| contestant | build s | peak MB | file MB | cosine | recall@1 |" in page
-    assert lines_of(page, "| `ours`")[0] == "| `ours` | 12 |  |  | 0.99612 | 50.0% |"
+    assert lines_of(page, "| `ours`")[0] == "| `ours` | 12 |  |  | **0.99612** | **50.0%** |"
 
 
 def test_contestant_without_figures_has_no_line():
@@ -56,3 +56,23 @@ def test_memory_has_a_line_for_each_count():
     page = table.render_memory({"subject": "minilm", "rows": rows})
     assert lines_of(page, "| 32") == ["| 32 | 400 | 3.2 |"]
     assert lines_of(page, "| 512") == ["| 512 | 401 | 50.0 |"]
+
+
+def test_best_figure_is_bold_and_the_original_wins_nothing():
+    better = {"scores": {"sentences": {"cosine_mean": 0.999}}, "call": "d", "file_mb": 2.0, "seconds": 99.0}
+    page = table.render([RESULT | {"rows": RESULT["rows"] | {"better": better}}])
+    assert lines_of(page, "| `fp32`")[0] == "| `fp32` |  |  |  | 1.00000 |  |"
+    assert lines_of(page, "| `better`")[0] == "| `better` | 99 |  | **2.0** | **0.99900** |  |"
+    assert lines_of(page, "| `ours`")[0] == "| `ours` | 12 |  |  | 0.99612 | **50.0%** |"
+
+
+def test_figures_that_print_the_same_are_all_best():
+    same = {"scores": {"sentences": {"cosine_mean": 0.996121}}, "call": "d"}
+    page = table.render([RESULT | {"rows": RESULT["rows"] | {"same": same}}])
+    assert page.count("**0.99612**") == 2
+
+
+def test_versions_of_other_environments_are_named():
+    there = RESULT["environment"] | {"environments": {"nncf": ["nncf==3.4.0", "onnx==1"]}, "code": "abc"}
+    page = table.render([RESULT | {"environment": there}])
+    assert "onnx 1, code abc; nncf: nncf 3.4.0, onnx 1; data 0123456789ab." in page
