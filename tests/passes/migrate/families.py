@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxq.contract import Contract, Pass
@@ -17,6 +18,7 @@ from onnxq.ir.walk import nodes
 from onnxq.statistics import ChannelExtremes, Statistics, TensorStatistics
 from onnxq.verify import Judgement, OracleSettings, judge
 from onnxq.verify.hosts import InProcess
+from tests.graphs import model_of
 from tests.ir.test_exporters import exported
 
 NAMES = ("post", "pre", "decoder", "crossed")
@@ -27,6 +29,11 @@ SPELLINGS = [
     ("post", 14, False, "float16"),
     *((name, 18, True, "float16") for name in NAMES),
 ]
+every_spelling = pytest.mark.parametrize(
+    ("name", "opset", "dynamo", "precision"), SPELLINGS, ids=lambda value: str(value)
+)
+C = 16
+"""Channels of what `built` builds."""
 HOST = InProcess()
 QUICK = OracleSettings(seeds=1, sizes=1, corners=False, optimised=False, isolated=False)
 
@@ -44,6 +51,15 @@ def _family(name: str, opset: int, dynamo: bool, precision: str) -> bytes:
         _halve(proto.graph)
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     return proto.SerializeToString()
+
+
+def built(body: str, outputs: str = "double[N,16] y", inputs: str = "double[N,16] x") -> ir.Model:
+    """A model in double precision, where rounding cannot hide a mistake."""
+    random = np.random.default_rng(1)
+    made = {name: random.normal(size=(C, C)) for name in ("w", "v", "u", "o")}
+    made |= {name: random.normal(size=C) for name in ("b", "beta", "gamma")}
+    used = {name: array for name, array in made.items() if f"{name})" in body or f"{name}," in body}
+    return model_of(f"g ({inputs}) => ({outputs}) {{ {body} }}", **used)
 
 
 def judged(before: ir.Model, after: ir.Model) -> Judgement:

@@ -20,32 +20,20 @@ from onnxq.statistics import ChannelExtremes, Rows, Statistics, TensorStatistics
 from onnxq.verify import Verdict
 from tests.graphs import check, model_of, ops_of, outputs_of
 from tests.passes.migrate.families import (
-    SPELLINGS,
+    C,
     activation_statistics,
     arrays_of,
+    built,
+    every_spelling,
     family,
     judged,
     linears_of,
     made_by,
 )
 
-C = 16
 TOWERS = (2, 9)
 NORM = "n = LayerNormalization(x, gamma, beta)"
 GATED = "g = MatMul(x, w) s = Sigmoid(g) a = Mul(g, s) k = MatMul(x, u) f = Add(k, b) n = Mul(a, f)"
-
-every_spelling = pytest.mark.parametrize(
-    ("name", "opset", "dynamo", "precision"), SPELLINGS, ids=lambda value: str(value)
-)
-
-
-def built(body: str, outputs: str = "double[N,16] y") -> ir.Model:
-    """A model in double precision, where rounding cannot hide a mistake."""
-    random = np.random.default_rng(1)
-    made = {name: random.normal(size=(C, C)) for name in ("w", "v", "u", "o")}
-    made |= {name: random.normal(size=C) for name in ("b", "beta", "gamma")}
-    used = {name: array for name, array in made.items() if f"{name})" in body or f"{name}," in body}
-    return model_of(f"g (double[N,16] x) => ({outputs}) {{ {body} }}", **used)
 
 
 def seen(name: str = "n", seed: int | None = None) -> Statistics:

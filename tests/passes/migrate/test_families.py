@@ -13,9 +13,9 @@ from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.pipeline import apply_pass, broken_promise
 from onnxq.verify import Verdict
 from tests.passes.migrate.families import (
-    SPELLINGS,
     activation_statistics,
     arrays_of,
+    every_spelling,
     family,
     judged,
     linears_of,
@@ -35,10 +35,6 @@ FREE = {
     "crossed": 5,
 }  # contexts and ReLUs as torch's newer exporter writes them
 TRACED = {"post": 0, "pre": 0, "decoder": 0, "crossed": 2}  # and as tracing does, heads joined to the batch
-
-every_spelling = pytest.mark.parametrize(
-    ("name", "opset", "dynamo", "precision"), SPELLINGS, ids=lambda value: str(value)
-)
 
 
 def assert_exact(before, result, a_pass):

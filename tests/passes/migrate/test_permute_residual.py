@@ -15,8 +15,8 @@ from onnxq.statistics import ChannelExtremes, Statistics, TensorStatistics
 from onnxq.verify import Verdict
 from tests.graphs import model_of, outputs_of
 from tests.passes.migrate.families import (
-    SPELLINGS,
     activation_statistics,
+    every_spelling,
     family,
     judged,
     made_by,
@@ -25,9 +25,6 @@ from tests.passes.migrate.families import (
 )
 
 STREAMS = {"post": 1, "pre": 1, "decoder": 1, "crossed": 2}  # an encoder-decoder has one for each
-every_spelling = pytest.mark.parametrize(
-    ("name", "opset", "dynamo", "precision"), SPELLINGS, ids=lambda value: str(value)
-)
 C = 6
 ORDER = (4, 2, 0, 5, 1, 3)
 

@@ -20,9 +20,11 @@ from onnxq.statistics import ChannelExtremes, Histogram, Rows, Statistic, Statis
 from onnxq.verify import Verdict
 from tests.graphs import check, model_of, ops_of, outputs_of
 from tests.passes.migrate.families import (
-    SPELLINGS,
+    C,
     activation_statistics,
     arrays_of,
+    built,
+    every_spelling,
     family,
     judged,
     linears_of,
@@ -30,23 +32,9 @@ from tests.passes.migrate.families import (
     norm_statistics,
 )
 
-C = 16
 TOWERS = (2, 9, 13)
 HIDDEN = "m = MatMul(x, w) h = Add(m, b) n = Relu(h)"
 NORM = "n = LayerNormalization(x, gamma, beta)"
-
-every_spelling = pytest.mark.parametrize(
-    ("name", "opset", "dynamo", "precision"), SPELLINGS, ids=lambda value: str(value)
-)
-
-
-def built(body: str, outputs: str = "double[N,16] y", inputs: str = "double[N,16] x") -> ir.Model:
-    """A model in double precision, where rounding cannot hide a mistake."""
-    random = np.random.default_rng(1)
-    made = {name: random.normal(size=(C, C)) for name in ("w", "v", "u", "o")}
-    made |= {name: random.normal(size=C) for name in ("b", "beta", "gamma")}
-    used = {name: array for name, array in made.items() if f"{name})" in body or f"{name}," in body}
-    return model_of(f"g ({inputs}) => ({outputs}) {{ {body} }}", **used)
 
 
 def seen(*names: str, towers: tuple[int, ...] = TOWERS) -> Statistics:
