@@ -86,11 +86,14 @@ class DataFolder:
 
     Args:
         model: Path of the model file; None for a model that has no file, and so no external data.
+
+    Attributes:
+        files: What was opened, by location.
     """
 
     def __init__(self, model: Path | None) -> None:
         self._folder = _home_of(model) if model is not None else None
-        self._files: dict[str, Bytes] = {}
+        self.files: dict[str, Bytes] = {}
         self._checksums: dict[str, str] = {}
 
     def read(self, reference: Reference) -> Bytes:
@@ -101,9 +104,9 @@ class DataFolder:
                 have the checksum that is given.
         """
         name = "/".join(_parts(reference))
-        if name not in self._files:
-            self._files[name] = self._open(reference)
-        data = self._files[name]
+        if name not in self.files:
+            self.files[name] = self._open(reference)
+        data = self.files[name]
         if reference.checksum and name not in self._checksums:
             self._checksums[name] = hashlib.sha1(data.data, usedforsecurity=False).hexdigest()
         if reference.checksum and self._checksums[name] != reference.checksum:

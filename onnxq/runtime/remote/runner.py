@@ -164,6 +164,7 @@ def main() -> None:
     for name in ("SIGHUP", "SIGTERM"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: sys.exit(1))
+    os.environ["TMPDIR"] = str(folder)  # what onnxruntime keeps for itself goes with the rest
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
