@@ -105,7 +105,10 @@ _STATIC = {
     "op_types_to_quantize": _LINEARS,
     "extra_options": _INPUTS_ONLY,
 }
+_FLOAT = 1
+"""ONNX's number of float32, which the quantizer cannot infer behind fused operators."""
 _DYNAMIC = {"call": "quantize_dynamic", "weight_type": "QInt8", "per_channel": True}
+_FUSED = {"fuse": True, "extra_options": {"DefaultTensorType": _FLOAT}}
 _EXACT = Runtime("openvino", "nncf", {"INFERENCE_PRECISION_HINT": "f32"})
 _AS_IT_COMES = Runtime("openvino", "nncf")
 NO_SKIP = ("SkipLayerNormFusion", "BiasSkipLayerNormFusion")
@@ -150,12 +153,12 @@ CONTESTANTS: Mapping[str, Contestant] = {
     ),
     "ort-fused-dynamic": _ort(
         "transformers.optimizer, then quantize_dynamic(QInt8, per_channel)",
-        {**_DYNAMIC, "fuse": True},
+        {**_DYNAMIC, **_FUSED},
         _ENCODERS,
     ),
     "ort-fused-dynamic-mm": _ort(
         "transformers.optimizer, then quantize_dynamic of [MatMul, Attention, Gemm]",
-        {**_DYNAMIC, "fuse": True, "op_types_to_quantize": ["MatMul", "Attention", "Gemm"]},
+        {**_DYNAMIC, **_FUSED, "op_types_to_quantize": ["MatMul", "Attention", "Gemm"]},
         _ENCODERS,
     ),
     "nncf-onnx": _nncf("nncf.quantize(onnx, TRANSFORMER, MIXED)", {"call": "quantize"}),

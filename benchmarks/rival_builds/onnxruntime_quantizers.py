@@ -33,18 +33,20 @@ def quantize(job: Job, scratch: Path) -> Path:
 
     options = dict(job.options)
     call = getattr(quantization, options.pop("call"))
-    source = _fuse(job, scratch) if options.pop("fuse", False) else job.model
+    fuse = options.pop("fuse", False)
+    source = _fuse(job, scratch) if fuse else _preprocess(job.model, scratch)
     for name, enumeration in ENUMERATIONS.items():
         if name in options:
             options[name] = getattr(quantization, enumeration)[options[name]]
     if call is quantization.quantize_static:
         options["calibration_data_reader"] = _reader(job)
     made = scratch / "quantized.onnx"
-    call(_preprocess(source, scratch), made, **options)
+    call(source, made, **options)
     return made
 
 
 def _fuse(job: Job, scratch: Path) -> Path:
+    """Run the optimizer alone: shape inference fails on the operators that it makes."""
     from onnxruntime.transformers.optimizer import optimize_model
 
     fused = scratch / "fused.onnx"
