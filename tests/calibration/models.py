@@ -1,16 +1,25 @@
-"""Small models for calibration tests, and data for them."""
+"""Small models for calibration tests, data for them, and what is wanted of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.statistics import Statistic
 from tests.graphs import model_of
 
 CHANNELS = 6
 VOCABULARY = 50
+EVERY_KIND = tuple(kind for kind in Statistic if kind is not Statistic.EXAMPLES)
+"""But for examples, which are in test_instances.py."""
+
+
+def every(*names: str) -> dict[Statistic, Sequence[str]]:
+    """Every kind of statistic of values."""
+    return dict.fromkeys(EVERY_KIND, names)
 
 
 def encoder(*, batch: str = "batch", ids: str = "int64") -> ir.Model:
@@ -43,6 +52,12 @@ def table_of(model: ir.Model) -> np.ndarray:
     tensor = model.graph.initializers["table"].const_value
     assert tensor is not None
     return tensor.numpy()
+
+
+def hidden_tokens(feeds: Sequence[dict[str, np.ndarray]], model: ir.Model) -> np.ndarray:
+    """What `hidden` holds at the positions that are data."""
+    table = table_of(model)
+    return np.concatenate([table[feed["input_ids"][feed["attention_mask"] == 1]] for feed in feeds])
 
 
 def linear(shape: str = "batch, 4", dtype: str = "float") -> ir.Model:

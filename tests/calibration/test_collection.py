@@ -1,12 +1,10 @@
-"""Collection: equal to numpy on everything at once, without padding, bounded, and kept for the next time."""
+"""Collection: equal to numpy on everything at once, without padding, and bounded."""
 
 from __future__ import annotations
 
 import gc
-import os
 import weakref
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -14,28 +12,16 @@ import pytest
 
 from onnxq import runtime
 from onnxq.calibration import DataOptions, DataSource, collect, open_data, taps
-from onnxq.calibration.cache import ENTRIES, Cache, platform_cache
 from onnxq.errors import CalibrationError
-from onnxq.statistics import Rows, Statistic, Statistics, TensorStatistics
-from tests.calibration.models import encoder, linear, ragged, table_of
+from onnxq.statistics import Statistic, Statistics, TensorStatistics
+from tests.calibration.models import encoder, every, hidden_tokens, linear, ragged
 from tests.graphs import model_of
 
-ALL = tuple(kind for kind in Statistic if kind is not Statistic.EXAMPLES)  # those are in test_instances.py
 ORDERLESS = tuple(kind for kind in Statistic if kind is not Statistic.SECOND_MOMENTS)
-
-
-def every(*names: str) -> dict[Statistic, Sequence[str]]:
-    return dict.fromkeys(ALL, names)
 
 
 def fresh(model: ir.Model, source: DataSource, *names: str, **options: int) -> Statistics:
     return collect(model, source, every(*names), cache=False, **options)  # type: ignore[arg-type]
-
-
-def hidden_tokens(feeds: Sequence[dict[str, np.ndarray]], model: ir.Model) -> np.ndarray:
-    """What `hidden` holds at the positions that are data."""
-    table = table_of(model)
-    return np.concatenate([table[feed["input_ids"][feed["attention_mask"] == 1]] for feed in feeds])
 
 
 def assert_describes(found: TensorStatistics, tokens: np.ndarray) -> None:
@@ -106,37 +92,6 @@ def test_parts_merge_to_the_whole() -> None:
     )
     assert second.merge(first).tensors == whole.tensors
     assert first.merge(second).tensors == whole.tensors
-
-
-def test_values_with_the_same_tokens_have_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Rows, "CAP", 11)
-    model, feeds = encoder(), ragged()
-    found = collect(
-        model, open_data(feeds, model), {Statistic.ROWS: ["hidden", "flat", "squared"]}, cache=False
-    )
-    hidden, flat, squared = (found[name].rows for name in ("hidden", "flat", "squared"))
-    assert hidden is not None
-    assert squared is not None
-    assert hidden == flat
-    np.testing.assert_array_equal(hidden.values**2, squared.values)
-    assert hidden.values.shape == (11, 6)
-    data = {row.tobytes() for row in hidden_tokens(feeds, model)}
-    assert all(row.tobytes() in data for row in hidden.values)
-
-
-def test_rows_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Rows, "CAP", 4)
-    joined, held = Rows.joined, []
-
-    def counted(parts: list[Rows]) -> Rows:
-        held.append(sum(len(part.keys) for part in parts))
-        return joined(parts)
-
-    monkeypatch.setattr(Rows, "joined", counted)
-    model = encoder()
-    collect(model, open_data(ragged(60), model), {Statistic.ROWS: ["hidden"]}, cache=False)
-    assert len(held) > 5
-    assert max(held) <= 3 * Rows.CAP
 
 
 def test_average_extremes_are_means_over_samples() -> None:
@@ -334,78 +289,3 @@ def test_nothing_wanted_runs_nothing() -> None:
         return [{"x": np.ones((1, 4), np.float32)}]
 
     assert len(collect(linear(), open_data(never, linear()), {}, cache=False)) == 0
-
-
-class TestCache:
-    @pytest.fixture
-    def runs(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """Grows by one with each calibration that really runs."""
-        count: list[int] = []
-        observe = taps.observe
-
-        def counted(*arguments: object, **options: object) -> Iterator[taps.Sighting]:
-            count.append(1)
-            return observe(*arguments, **options)  # type: ignore[arg-type]
-
-        monkeypatch.setattr("onnxq.calibration.collection.observe", counted)
-        return count
-
-    def collect(self, folder: Path, *, width: float = 1, kinds: Sequence[Statistic] = ALL) -> Statistics:
-        x = np.full((3, 4), width, dtype=np.float32)
-        source = open_data({"x": x}, linear())
-        return collect(linear(), source, dict.fromkeys(kinds, ("y",)), cache_dir=folder)
-
-    def test_the_second_time_nothing_runs(self, tmp_path: Path, runs: list[int]) -> None:
-        first = self.collect(tmp_path)
-        assert self.collect(tmp_path) == first
-        assert len(runs) == 1
-
-    def test_other_data_or_wishes_or_model_run_again(self, tmp_path: Path, runs: list[int]) -> None:
-        self.collect(tmp_path)
-        self.collect(tmp_path, width=2)
-        self.collect(tmp_path, kinds=ALL[:1])
-        other = model_of("m (float[n, 4] x) => (float[n, 4] y) { y = Neg (x) }")
-        x = np.full((3, 4), 1, dtype=np.float32)
-        collect(other, open_data({"x": x}, other), every("y"), cache_dir=tmp_path)
-        assert len(runs) == 4
-
-    def test_a_damaged_entry_is_made_again(self, tmp_path: Path, runs: list[int]) -> None:
-        first = self.collect(tmp_path)
-        (entry,) = tmp_path.iterdir()
-        entry.write_bytes(entry.read_bytes()[:100])
-        assert self.collect(tmp_path) == first
-        assert self.collect(tmp_path) == first
-        assert len(runs) == 2
-
-    def test_a_folder_that_cannot_be_written_stops_nobody(self, tmp_path: Path, runs: list[int]) -> None:
-        (tmp_path / "file").write_text("in the way")
-        assert "y" in self.collect(tmp_path / "file" / "cache")
-
-    def test_what_is_skipped_is_remembered(self, tmp_path: Path) -> None:
-        source = open_data({"x": np.ones((1, 4), np.float32)}, linear())
-        found = [collect(linear(), source, every("y", "no"), cache_dir=tmp_path).skipped for _ in range(2)]
-        assert found[0] == found[1] == {"no": "is no value of the model"}
-
-    def test_the_oldest_entries_go(self, tmp_path: Path) -> None:
-        cache = Cache(tmp_path)
-        for number in range(ENTRIES + 3):
-            cache.keep(str(number), Statistics())
-            os.utime(tmp_path / f"{number}.npz", (number, number))
-        cache.keep("last", Statistics())
-        assert len(list(tmp_path.iterdir())) == ENTRIES
-        assert cache.find("last") is not None
-        assert cache.find("0") is None
-
-    def test_large_results_are_not_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        found = self.collect(tmp_path)
-        (entry,) = tmp_path.iterdir()
-        entry.unlink()
-        monkeypatch.setattr("onnxq.calibration.cache.LARGEST", found.nbytes - 1)
-        assert self.collect(tmp_path) == found
-        assert not list(tmp_path.iterdir())
-
-    def test_the_folder_follows_the_platform(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        assert platform_cache() == tmp_path / "onnxq"
-        self.collect(None)  # type: ignore[arg-type]
-        assert list((tmp_path / "onnxq" / "statistics").glob("*.npz"))
