@@ -34,11 +34,17 @@ _MODULES = {
     "quantize-embeddings": "onnxq.passes.quantize.embeddings:QuantizeEmbeddings",
     "quantize-blocks": "onnxq.passes.quantize.blocks:QuantizeBlocks",
     "quantize-linears": "onnxq.passes.quantize.linears:QuantizeLinears",
+    "quantize-products": "onnxq.passes.quantize.products:QuantizeProducts",
+    "hoist-rounding": "onnxq.passes.layout.hoist_rounding:HoistRounding",
+    "quantize-convs": "onnxq.passes.quantize.convolutions:QuantizeConvs",
     "fuse-gelu": "onnxq.passes.layout.fuse_gelu:FuseGelu",
     "move-nan-guard": "onnxq.passes.layout.move_nan_guard:MoveNanGuard",
     "sum-before-norm": "onnxq.passes.layout.sum_before_norm:SumBeforeNorm",
     "fold-batch-norm": "onnxq.passes.layout.fold_batch_norm:FoldBatchNorm",
     "phase-transposed-convs": "onnxq.passes.layout.phase_transposed_convs:PhaseTransposedConvs",
+    "narrow-before-upsampling": "onnxq.passes.layout.narrow_before_upsampling:NarrowBeforeUpsampling",
+    "move-codes": "onnxq.passes.layout.move_codes:MoveCodes",
+    "cancel-across": "onnxq.passes.layout.cancel_across:CancelAcross",
 }
 
 
