@@ -29,6 +29,7 @@ from onnxq.runtime import (
     read_machine,
 )
 from onnxq.targets import Target, detect, find, violations
+from onnxq.targets.measured import costs_of
 
 _ROUNDS = {"fast": (2, 0.5), "balanced": (3, 1.0), "best": (5, 1.5)}
 """Processes for each model, and seconds in each, by effort."""
@@ -77,14 +78,15 @@ def optimize(
     """
     started = time.perf_counter()
     settings = settings or OptimizeSettings()
-    target = detect(read_machine()) if settings.target == "auto" else find(settings.target)
+    threads = records.usable_threads(settings.threads)
+    target = _target(settings, threads)
     if settings.eval is not None:
         score_with(settings.eval)  # a name that is wrong is told before the work, not after it
     stage = Stage.open(
         model,
         calibration,
         settings.data,
-        threads=records.usable_threads(settings.threads),
+        threads=threads,
         seed=settings.seed,
         progress=progress,
     )
@@ -97,6 +99,14 @@ def optimize(
     check_rules(outcome.model, target)
     kernels = _confirm(outcome.model, target)
     return OptimizeResult(outcome.model, _report(stage, settings, outcome, kernels, target, started))
+
+
+def _target(settings: OptimizeSettings, threads: int) -> Target:
+    """The processor to optimize for; what its kernels cost is measured if it is this one."""
+    machine = read_machine()
+    own = detect(machine)
+    target = own if settings.target == "auto" else find(settings.target)
+    return replace(target, costs=costs_of(machine, threads)) if target is own else target
 
 
 def _told_apart(stage: Stage, keep_float: tuple[str, ...]) -> tuple[Stage, tuple[str, ...]]:

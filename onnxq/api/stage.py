@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import onnx_ir as ir
 
-from onnxq.calibration import DataSource, collect, open_data, split
+from onnxq.calibration import DataSource, Split, collect, open_data, split, split_unlike
 from onnxq.interop import Acceptable, as_model
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.norm import Norm, find_norm
@@ -107,6 +108,14 @@ class Stage:
         model = as_model(thing)
         parts = split(open_data(data, model, settings.options(seed)))
         return cls(thing, model, parts.calibration, parts.heldout, parts.separate, threads, told, kinds)
+
+    @cached_property
+    def trial(self) -> Split:
+        """The calibration data divided once more, for choices: what is set apart is unlike the rest."""
+        norms = [found for node in nodes(self.model) if isinstance(found := find_norm(node), Norm)]
+        if not norms:
+            return split(self.calibration)
+        return split_unlike(self.model, self.calibration, str(norms[-1].output.name), threads=self.threads)
 
     def undivided(self) -> Stage:
         """The same with nothing held out: everything is calibration data."""

@@ -1,12 +1,12 @@
 """Calibration: data that fits a model, and what the model's values look like on it."""
 
 from onnxq.calibration.activations import gather_activations
-from onnxq.calibration.cache import platform_cache
 from onnxq.calibration.collection import collect
 from onnxq.calibration.inputs import InputSpec, input_specs
 from onnxq.calibration.pairs import gather_pairs
 from onnxq.calibration.source import Batch, DataOptions, DataSource, Split, split
 from onnxq.calibration.sources import open_data
+from onnxq.calibration.unlike import split_unlike
 
 __all__ = [
     "Batch",
@@ -19,6 +19,6 @@ __all__ = [
     "gather_pairs",
     "input_specs",
     "open_data",
-    "platform_cache",
     "split",
+    "split_unlike",
 ]

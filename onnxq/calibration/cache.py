@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from onnxq.errors import CalibrationError, OutputError
+from onnxq.files.folders import platform_cache
 from onnxq.statistics import Statistic, Statistics
 
 VERSION = 2
@@ -73,14 +73,3 @@ def cache_key(model: str, data: str, kinds: Mapping[str, frozenset[Statistic]]) 
     for name in sorted(kinds):
         state.update(f"\0{name}\0{','.join(sorted(kind.value for kind in kinds[name]))}".encode())
     return state.hexdigest()
-
-
-def platform_cache() -> Path:
-    """The folder where this platform keeps what can be made again."""
-    if configured := os.environ.get("XDG_CACHE_HOME"):
-        return Path(configured) / "onnxq"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "onnxq" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "onnxq"
-    return Path.home() / ".cache" / "onnxq"

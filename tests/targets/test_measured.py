@@ -1,0 +1,69 @@
+"""Costs of kernels: plausible, kept, and taken from the table where they cannot be had."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from onnxq.errors import BackendError
+from onnxq.runtime import read_machine
+from onnxq.targets import measured
+from onnxq.targets.costs import KernelCosts
+from onnxq.targets.measured import costs_of, measure_costs
+
+
+def never(threads):
+    raise AssertionError("measured again")
+
+
+def test_what_is_measured_is_finite_and_more_work_costs_more():
+    costs = measure_costs()
+    assert all(0 < value < 1e9 for value in asdict(costs).values())
+    assert costs.product(1024, 768, 768, costs.integer_macs) > costs.product(1, 768, 768, costs.integer_macs)
+
+
+def test_kept_and_read_back(tmp_path, monkeypatch):
+    own = KernelCosts(float_macs=1000.0)
+    monkeypatch.setattr(measured, "measure_costs", lambda threads: own)
+    machine = read_machine()
+    assert costs_of(machine, 1, tmp_path) == own
+    monkeypatch.setattr(measured, "measure_costs", never)
+    assert costs_of(machine, 1, tmp_path) == own
+    with pytest.raises(AssertionError, match="measured again"):
+        costs_of(machine, 2, tmp_path)
+    with pytest.raises(AssertionError, match="measured again"):
+        costs_of(replace(machine, cpu="another"), 1, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1, "nothing half-written stays"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"float_macs": 1.0}', "{bad", json.dumps({**asdict(KernelCosts()), "call": -1.0})],
+)
+def test_a_damaged_file_is_measured_again(text, tmp_path, monkeypatch):
+    own = KernelCosts(call=7.0)
+    monkeypatch.setattr(measured, "measure_costs", lambda threads: own)
+    machine = read_machine()
+    costs_of(machine, 1, tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_text(text)
+    assert costs_of(machine, 1, tmp_path) == own
+    assert json.loads(path.read_text()) == asdict(own)
+
+
+def test_the_table_stands_in_where_the_runtime_refuses(tmp_path, monkeypatch):
+    def refuse(threads):
+        raise BackendError("no such kernel", slug="no-kernel")
+
+    monkeypatch.setattr(measured, "measure_costs", refuse)
+    assert costs_of(read_machine(), 1, tmp_path) == KernelCosts()
+    assert not list(tmp_path.iterdir()), "what was not measured is not kept"
+
+
+def test_a_folder_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(measured, "measure_costs", lambda threads: KernelCosts(call=3.0))
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert costs_of(read_machine(), 1, blocked / "kernels").call == 3.0
