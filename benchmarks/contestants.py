@@ -181,15 +181,23 @@ CONTESTANTS: Mapping[str, Contestant] = {
     ),
     "onnxq": Contestant("onnxq optimize MODEL --calib DATA", Ours()),
     "onnxq-qdq": Contestant("onnxq optimize MODEL --calib DATA --format qdq", Ours(("--format", "qdq"))),
+    "onnxq-fast": Contestant(
+        "onnxq optimize MODEL --calib DATA --effort fast --verify never",
+        Ours(("--effort", "fast", "--verify", "never")),
+        models=("smollm2",),
+    ),
     "onnxq-int4": Contestant(
         "onnxq optimize MODEL --calib DATA --weights int4", Ours(("--weights", "int4")), models=("smollm2",)
     ),
     "openvino-onnxq": Contestant(
-        "the file of onnxq-qdq in OpenVINO, f32", file_of="onnxq-qdq", runtime=_EXACT, models=_ENCODERS
+        "onnxq optimize MODEL --calib DATA --target openvino; in OpenVINO, f32",
+        Ours(("--target", "openvino")),
+        runtime=_EXACT,
+        models=_ENCODERS,
     ),
     "openvino-onnxq-bf16": Contestant(
-        "the file of onnxq-qdq in OpenVINO as it comes",
-        file_of="onnxq-qdq",
+        "the same file in OpenVINO as it comes",
+        file_of="openvino-onnxq",
         runtime=_AS_IT_COMES,
         models=_ENCODERS,
     ),
