@@ -23,6 +23,7 @@ from benchmarks.columns import (
     without,
 )
 from benchmarks.lost_cells import lost_cells
+from benchmarks.margins import margins
 from benchmarks.markdown import table
 from benchmarks.rivals import RESULTS
 
@@ -58,6 +59,8 @@ def _subject(result: Result) -> list[str]:
     parts.append(_grid(rows, [*COST, *score_columns(rows)]))
     for shape in shapes_of(rows):
         parts += [f"### Latency at {shape}", _grid(rows, latency_columns(shape))]
+    if ahead := margins(rows):
+        parts += ["### Margins", ahead]
     if lost := lost_cells(rows):
         parts += ["### Lost cells", lost]
     failures = [f"- `{name}`: {row['failure']}" for name, row in rows.items() if "failure" in row]
