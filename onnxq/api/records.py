@@ -29,22 +29,23 @@ from onnxq.report.measures import (
 )
 from onnxq.report.rows import Equality, PassRow, Verdict
 from onnxq.runtime import Latency, read_machine
+from onnxq.runtime import Machine as MachineRead
 from onnxq.verify import Comparison
 from onnxq.verify import Verdict as Judged
 
 
-def usable_threads(asked: int | None) -> int:
-    """`asked`, or as many threads as this process has processors to run them on."""
+def usable_threads(asked: int | None, machine: MachineRead | None = None) -> int:
+    """`asked`, or as many threads as there are processors to run them on, here or on `machine`."""
     if asked is not None:
         return asked
-    machine = read_machine()
+    machine = machine or read_machine()
     granted = machine.usable if machine.quota is None else max(1, int(machine.quota))
     return max(1, min(granted, machine.cores or granted))
 
 
-def machine_record(threads: int) -> Machine:
-    """This machine, and how many threads were measured."""
-    machine = read_machine()
+def machine_record(threads: int, machine: MachineRead | None = None, python: str = "") -> Machine:
+    """This machine, or another and its version of Python, and how many threads were measured."""
+    machine = machine or read_machine()
     return Machine(
         cpu=machine.cpu,
         features=machine.features,
@@ -52,7 +53,7 @@ def machine_record(threads: int) -> Machine:
         threads=threads,
         memory_bytes=machine.memory_bytes,
         system=f"{machine.system} {machine.architecture}",
-        python=platform.python_version(),
+        python=python or platform.python_version(),
         onnxruntime=machine.runtime.version if machine.runtime else "",
         onnxq=version(),
     )
@@ -140,6 +141,11 @@ def timing_rows(latencies: Mapping[str, Latency], shape: str) -> tuple[Timing, .
                 median_ms=latency.median_ms,
                 spread_ms=latency.quartiles_ms,
                 ratio=ratio,
+                ratio_low=latency.speedup_low if index and latency.verdict else None,
+                ratio_high=latency.speedup_high if index and latency.verdict else None,
+                verdict=latency.verdict,
+                medians_ms=latency.process_medians_ms,
+                runs=latency.runs,
             )
         )
     return tuple(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -135,26 +135,61 @@ class BenchSettings:
 
     Attributes:
         threads: Threads of the runtime; None for all cores.
-        shapes: Shape of each input, by name; an input that is not named takes its own, unknown sizes being 1.
-        rounds: Processes started per model, in turns.
-        seconds: Time spent in each process.
+        shapes: Shape of each input by name, and size (as a shape of one number) of each dimension by its
+            name; several such mappings are timed one after the other. What is not named follows from what
+            is, or takes a usual size.
+        rounds: Processes started per model and case, in turns.
+        seconds: Time spent in each process, after a warm-up of at least a third of it.
         provider: Execution provider.
         seed: Of the random inputs.
+        provider_options: Options of the provider.
+        warmup: Longest warm-up in seconds, if runs keep getting faster; None for as long as is measured.
+        affinity: Processors to keep to; none for any, None for as many cores as threads.
+        ops: Whether the time of each operator is measured too.
+        disabled_optimizers: The runtime's graph transformers to leave out, e.g. ``"SkipLayerNormFusion"``.
+        timeout: Seconds that one process may take.
+        host: Machine to time on, ``user@device[:port]``; None for this one.
+        host_python: The Python there.
+        ssh: The local ssh, with options of its own if need be, as words of a shell.
     """
 
     threads: int | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] | Sequence[Mapping[str, tuple[int, ...]]] = field(
+        default_factory=dict
+    )
     rounds: int = 5
     seconds: float = 1.0
     provider: str = "cpu"
     seed: int = 0
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    warmup: float | None = None
+    affinity: tuple[int, ...] | None = None
+    ops: bool = False
+    disabled_optimizers: tuple[str, ...] = ()
+    timeout: float = 600.0
+    host: str | None = None
+    host_python: str = "python3"
+    ssh: str = "ssh"
 
     def __post_init__(self) -> None:
         _at_least_one("threads", self.threads)
         _at_least_one("rounds", self.rounds)
-        if not self.seconds > 0:
-            raise _problem("seconds", self.seconds, "a time above 0")
-        _check_shapes(self.shapes)
+        for name in ("seconds", "timeout"):
+            if not getattr(self, name) > 0:
+                raise _problem(name, getattr(self, name), "a time above 0")
+        if self.warmup is not None and not self.warmup >= 0:
+            raise _problem("warmup", self.warmup, "a time, 0 or more")
+        if any(number < 0 for number in self.affinity or ()):
+            raise _problem("affinity", self.affinity, "numbers of processors, 0 or more")
+        for case in self.cases:
+            for name, shape in case.items():
+                if not shape or min(shape) < 0 or (len(shape) > 1 and not shape[0]):
+                    raise _problem(f"shape of {name!r}", "x".join(map(str, shape)), "sizes of 1 or more")
+
+    @property
+    def cases(self) -> tuple[Mapping[str, tuple[int, ...]], ...]:
+        """What is timed one after the other."""
+        return (self.shapes,) if isinstance(self.shapes, Mapping) else tuple(self.shapes) or ({},)
 
 
 def _at_least_one(name: str, value: int | None) -> None:

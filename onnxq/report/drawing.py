@@ -8,22 +8,28 @@ from __future__ import annotations
 import html
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from onnxq.report import figures
+from onnxq.report.bench_rows import OperatorRow
 from onnxq.report.measures import Timing
 from onnxq.report.rows import ChannelPicture, LayerRow
 
 WIDTH = 900
 _BINS = 240
 """Strokes in one channel picture; wider layers show the largest channel of each bin."""
+_COLOURS = 9
+"""Operators with a colour of their own."""
 _DECADES = 5
 """Orders of magnitude that a channel picture shows at most, below its largest channel."""
 
 
 def latency_bars(timings: Sequence[Timing]) -> str:
-    """A bar of least time for each model, grouped by shape; the line beyond it reaches to the median."""
-    longest = max((max(row.least_ms, row.median_ms, 1e-9) for row in timings), default=1.0)
+    """A bar of least time for each model, grouped by shape; the line beyond it reaches to the median.
+
+    Where the medians of single processes are known, each is a dot on that line, which reaches to the last.
+    """
+    longest = max((max(row.least_ms, _reach_ms(row), 1e-9) for row in timings), default=1.0)
     marks: list[str] = []
     top, shape = 0.0, None
     for row in timings:
@@ -84,6 +90,45 @@ def channel_ranges(picture: ChannelPicture) -> str:
     return _svg(f"Channel magnitudes before and after at {picture.layer}", bottom + 10, marks)
 
 
+def operator_bars(rows: Sequence[OperatorRow]) -> str:
+    """For each model and shape a bar of its operators, each of the same colour everywhere."""
+    totals: dict[tuple[str, str], float] = {}
+    most: dict[str, float] = {}
+    for row in rows:
+        totals[row.shape, row.model] = totals.get((row.shape, row.model), 0.0) + row.us
+        most[row.op] = max(most.get(row.op, 0.0), row.us)
+    ranked = sorted(most, key=lambda op: -most[op])[:_COLOURS]
+    colours = {op: f"op{number}" for number, op in enumerate(ranked)}
+    scale = 600 / max((*totals.values(), 1e-9))
+    marks: list[str] = []
+    place, top, shape = 8.0, 12.0, None
+    for op in ranked:
+        marks += [_box(place, top - 8, 10, 10, colours[op], op), _text(op, place + 14, top + 1, "note")]
+        place += 34 + 6.2 * len(op)
+        if place > WIDTH - 190:
+            place, top = 8.0, top + 18
+    for (label, model), total in totals.items():
+        if label != shape:
+            shape, top = label, top + 30
+            marks.append(_text(shape, 0, top - 8, "strong"))
+        own = [row for row in rows if (row.shape, row.model) == (label, model)]
+        marks.append(_operator_bar(model, own, top, scale, colours))
+        marks.append(_text(figures.milliseconds(total / 1000), 178 + total * scale, top + 15, ""))
+        top += 26
+    return _svg("Time of each model by operator", top + 4, marks)
+
+
+def _operator_bar(
+    model: str, rows: Sequence[OperatorRow], top: float, scale: float, colours: Mapping[str, str]
+) -> str:
+    marks, place = [_text(figures.shorten(model, 22), 160, top + 14, "end")], 170.0
+    for row in sorted(rows, key=lambda row: list(colours).index(row.op) if row.op in colours else _COLOURS):
+        told = f"{row.op}: {figures.milliseconds(row.us / 1000)}, {figures.percent(row.share)}"
+        marks.append(_box(place, top + 2, row.us * scale, 17, colours.get(row.op, "rest"), told))
+        place += row.us * scale
+    return "".join(marks)
+
+
 def legend(names: Iterable[str]) -> str:
     """A line of coloured dots with their meaning, for the decisions in `layer_errors`."""
     marks, place = [], 8.0
@@ -100,16 +145,23 @@ def _latency_bar(row: Timing, top: float, scale: float) -> str:
     median, least = figures.milliseconds(row.median_ms), figures.milliseconds(row.least_ms)
     told = f"{row.model}: median {median}, least {least}"
     shape = f'x="{start:g}" y="{top + 2:g}" width="{length:.1f}" height="17" rx="2"'
-    reach = start + max(row.median_ms * scale, length)
+    reach = start + max(_reach_ms(row) * scale, length)
+    dots = (_dot(start + each * scale, top + 10.5, "process", told) for each in row.medians_ms)
     after = least if row.ratio is None else f"{least}  ({figures.ratio(row.ratio)})"
     return "".join(
         (
             _text(figures.shorten(row.model, 22), start - 10, top + 14, "end"),
             f'<rect class="{series}" {shape}><title>{_escape(told)}</title></rect>',
             _line(start + length, top + 10.5, reach, top + 10.5, "whisker"),
+            *dots,
             _text(after, reach + 8, top + 15, ""),
         )
     )
+
+
+def _reach_ms(row: Timing) -> float:
+    """How far the line beyond a bar goes."""
+    return max((row.median_ms, *row.medians_ms))
 
 
 def _decades(values: Iterable[float]) -> tuple[int, int]:
@@ -153,6 +205,11 @@ def _series(decision: str) -> str:
 
 def _is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
+
+
+def _box(x: float, y: float, width: float, height: float, kind: str, told: str) -> str:
+    shape = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:g}"'
+    return f'<rect class="{kind}" {shape}><title>{_escape(told)}</title></rect>'
 
 
 def _grid(level: float, left: float, right: float, label: str) -> str:

@@ -7,6 +7,9 @@ A figure that was not measured is None. Names of units are part of the field nam
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Resolution = Literal["", "faster", "slower", "not resolved"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,12 @@ class Timing:
         spread_ms: Distance between the quartiles of all runs.
         ratio: Speed relative to the first model of the same run, 2.0 being twice as fast; None for that
             first model.
+        ratio_low: Lower end of the interval that the median ratio of the rounds lies in.
+        ratio_high: Its upper end.
+        verdict: Whether the rounds agree that this model is ``"faster"`` or ``"slower"`` than the first, or
+            ``"not resolved"``; "" where there is nothing to compare.
+        medians_ms: The median run of each process, in the order they ran.
+        runs: Timed runs in all processes.
     """
 
     model: str
@@ -121,6 +130,11 @@ class Timing:
     median_ms: float
     spread_ms: float
     ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    verdict: Resolution = ""
+    medians_ms: tuple[float, ...] = ()
+    runs: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 
-from onnxq.report import figures
+from onnxq.report import bench_sheets, figures
 from onnxq.report.measures import DataSummary, Fidelity, Timing
 from onnxq.report.results import (
     ApplyReport,
@@ -39,6 +39,8 @@ from onnxq.report.sheets import (
 
 WORST = 6
 """Layers shown on a terminal; the page and the JSON have all."""
+SLOWEST = 5
+"""Nodes shown of each model; the page and the JSON have more."""
 
 
 _UNJUDGED = "What lossy passes cost was not measured: `onnxq compare` does that, on data."
@@ -115,9 +117,17 @@ def _compared(result: CompareResult) -> Outline:
 
 @outline.register
 def _benched(result: BenchResult) -> Outline:
-    how = f"{_count(result.rounds, 'round')}, one model a process"
-    note = f"{machine_line(result.machine)} · {result.provider} · {how}"
-    return Outline(_fastest(result.timings), (latency_sheet(result.timings, note),), result.hints)
+    return Outline(
+        bench_sheets.headline(result),
+        (
+            latency_sheet(result.timings, bench_sheets.circumstances(result)),
+            bench_sheets.memory_sheet(result.memory),
+            bench_sheets.placements_sheet(result.placements),
+            *bench_sheets.operator_sheets(result.operators),
+            bench_sheets.nodes_sheet(result.nodes, SLOWEST),
+        ),
+        result.hints,
+    )
 
 
 @outline.register
@@ -208,14 +218,6 @@ def headline(report: Report) -> str:
 
 def _count(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _fastest(timings: Sequence[Timing]) -> str:
-    rivals = [row for row in timings if row.ratio is not None]
-    if rivals:
-        best = max(rivals, key=lambda row: row.ratio or 0.0)
-        return f"{best.model} runs at {figures.ratio(best.ratio)} the speed of {timings[0].model}"
-    return ", ".join(f"{figures.milliseconds(row.median_ms)} at {row.shape}" for row in timings)
 
 
 def _speed(timings: Sequence[Timing]) -> str:

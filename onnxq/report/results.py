@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from onnxq.report.bench_rows import MemoryRow, NodeRow, OperatorRow, PlacementRow
 from onnxq.report.measures import (
     DataSummary,
     Fidelity,
@@ -126,6 +127,13 @@ class BenchResult:
         rounds: Processes started per model and shape.
         provider: Execution provider.
         hints: What makes these figures doubtful, if anything.
+        host: Machine that was logged in to; "" for this one.
+        copies: Whether the copies of inputs and outputs to and from an accelerator are counted.
+        disabled_optimizers: The runtime's graph transformers that were left out.
+        memory: A row a model and shape.
+        operators: Rows a model and shape, slowest first; empty unless asked for.
+        nodes: The slowest nodes likewise.
+        placements: Which provider ran how many nodes; empty on CPUs, where there is one.
     """
 
     schema: ClassVar[str] = "onnxq/bench-1"
@@ -135,6 +143,13 @@ class BenchResult:
     rounds: int = 0
     provider: str = "cpu"
     hints: tuple[str, ...] = ()
+    host: str = ""
+    copies: bool = True
+    disabled_optimizers: tuple[str, ...] = ()
+    memory: tuple[MemoryRow, ...] = ()
+    operators: tuple[OperatorRow, ...] = ()
+    nodes: tuple[NodeRow, ...] = ()
+    placements: tuple[PlacementRow, ...] = ()
 
 
 @dataclass(frozen=True)

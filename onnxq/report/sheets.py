@@ -79,7 +79,7 @@ def latency_sheet(timings: Iterable[Timing], note: str = "") -> Sheet:
     """Times and ratios, a line a model and shape."""
     return Sheet(
         "Latency",
-        ("Shape", "Model", ">Threads", ">Median", ">Spread", ">Least", ">Speed"),
+        ("Shape", "Model", ">Threads", ">Median", ">Spread", ">Least", ">Speed", ">Of the rounds", "Verdict"),
         tuple(
             Row(
                 (
@@ -90,13 +90,22 @@ def latency_sheet(timings: Iterable[Timing], note: str = "") -> Sheet:
                     figures.milliseconds(row.spread_ms),
                     figures.milliseconds(row.least_ms),
                     figures.ratio(row.ratio),
+                    ratio_span(row),
+                    row.verdict.replace(" ", "\u00a0"),
                 ),
-                _tone_of_ratio(row.ratio),
+                _tone_of_timing(row),
             )
             for row in timings
         ),
         note,
     )
+
+
+def ratio_span(row: Timing) -> str:
+    """Where the median ratio of the rounds lies, e.g. ``"2.38–2.47x"``; "" where nothing was compared."""
+    if row.ratio_low is None or row.ratio_high is None:
+        return ""
+    return f"{figures.ratio(row.ratio_low).removesuffix('x')}–{figures.ratio(row.ratio_high)}"
 
 
 def decisions_sheet(layers: Iterable[LayerRow]) -> Sheet:
@@ -251,7 +260,7 @@ def machine_line(machine: Machine) -> str:
         f"{machine.cores} cores, {figures.size(machine.memory_bytes)}",
         machine.system,
         f"onnxruntime {machine.onnxruntime}" if machine.onnxruntime else "no onnxruntime",
-        f"onnxq {machine.onnxq}",
+        f"onnxq {machine.onnxq}" if machine.onnxq else "",
         f"Python {machine.python}",
     )
     return " · ".join(part for part in parts if part)
@@ -269,10 +278,12 @@ def _channel_ratios(row: LayerRow) -> str:
     return " → ".join(figures.number(value) for value in ratios if value is not None) or figures.NOTHING
 
 
-def _tone_of_ratio(value: float | None) -> Tone:
-    if value is None:
+def _tone_of_timing(row: Timing) -> Tone:
+    if row.ratio is None:
         return ""
-    return "good" if value >= 1 else "bad"
+    if row.verdict == "not resolved":
+        return "warn"
+    return "good" if row.ratio >= 1 else "bad"
 
 
 def _tone_of_goal(goal: Goal) -> Tone:

@@ -103,12 +103,14 @@ class Contest:
 
     Attributes:
         jobs: What the stopwatch is told of each model, less its inputs.
+        threads: Threads inside one operator.
     """
 
     def __init__(
         self, models: Mapping[str, Model], jobs: Mapping[str, Job], watch: Watch, place: Place
     ) -> None:
         self.jobs = jobs
+        self.threads = watch.threads
         self._models = models
         self._watch = watch
         self._place = place

@@ -50,6 +50,18 @@ WRONG = [
     (("bench",), "Missing argument 'MODEL...'"),
     (("bench", "m.onnx", "--rounds", "0"), "rounds is 0"),
     (("bench", "m.onnx", "--seconds", "0"), "a time above 0"),
+    (("bench", "m.onnx", "--timeout", "0"), "a time above 0"),
+    (("bench", "m.onnx", "--warmup", "-1"), "a time, 0 or more"),
+    (("bench", "m.onnx", "--shape", "1x128"), "written like input_ids=1x128, or batch=8,sequence=128"),
+    (("bench", "m.onnx", "--shape", "x=1x2,"), "written like input_ids=1x128"),
+    (("bench", "m.onnx", "--shape", "x=1x2,x=2x2"), "names x twice in one case"),
+    (("bench", "m.onnx", "--shape", "x=0x2"), "sizes of 1 or more"),
+    (("bench", "m.onnx", "--affinity", "3-1"), "written like 0,2-4, or any"),
+    (("bench", "m.onnx", "--affinity", "all"), "written like 0,2-4, or any"),
+    (("bench", "m.onnx", "--provider-option", "device_id"), "written like device_id=1"),
+    (("bench", "m.onnx", "--save", "figures.txt"), "Its name ends in .html or .json"),
+    (("bench", "m.json", "--save", "m.json"), "m.json is named twice"),
+    (("bench", "m.onnx", "--save", "a.json", "--save", "./a.json"), "a.json is named twice"),
     (("doctor", "me"), "unexpected extra argument"),
 ]
 
@@ -76,6 +88,7 @@ def test_a_wrong_command_line_exits_2_and_names_the_way_out(
         (("apply", "m.onnx", "--pass", "x", "-o", "missing/x.onnx"), "there is no folder missing"),
         (("calibrate", "m.onnx", "--calib", "random", "-o", "missing/s.npz"), "there is no folder missing"),
         (("demo", "--report", "missing/r.html"), "there is no folder missing"),
+        (("bench", "m.onnx", "--save", "missing/r.html"), "there is no folder missing"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(
