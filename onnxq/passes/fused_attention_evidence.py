@@ -1,0 +1,93 @@
+"""Small attention cores as exporters spell them: the evidence of the pass that gives them an operator."""
+
+from __future__ import annotations
+
+from onnxq.contract import Example, Examples
+
+_SPLIT = (
+    "qs = Reshape(q, split) qt = Transpose<perm = [0, 2, 1, 3]>(qs) "
+    "vs = Reshape(v, split) vt = Transpose<perm = [0, 2, 1, 3]>(vs) ks = Reshape(k, split) "
+)
+_KEYS = "kt = Transpose<perm = [0, 2, 3, 1]>(ks) "
+_SCORES = "s = MatMul(qt, kt) "
+_MERGE = "ct = Transpose<perm = [0, 2, 1, 3]>(c) y = Reshape(ct, merged)"
+_PLAIN = f"{_SPLIT}{_KEYS}{_SCORES}"
+_SHAPES = (
+    "float[B,S,2,4] qs, float[B,2,S,4] qt, float[B,T,2,4] ks, float[B,T,2,4] vs, float[B,2,T,4] vt, "
+    "float[B,2,4,T] kt, float[B,2,S,T] s, float[B,2,S,4] c, float[B,S,2,4] ct"
+)
+_CONSTANTS = (
+    "int64[4] split = {0, 0, 2, 4}, int64[3] merged = {0, 0, 8}, float half = {0.5}, float zero = {0.0}"
+)
+_INPUTS = "float[B,S,8] q, float[B,T,8] k, float[B,T,8] v"
+_GUARD = "n = IsNaN(p) g = Where(n, zero, p) c = MatMul(g, vt) "
+
+
+def _model(
+    body: str,
+    inputs: str = _INPUTS,
+    outputs: str = "float[B,S,8] y",
+    constants: str = f"{_CONSTANTS}, {_SHAPES}",
+) -> str:
+    head = f'<ir_version: 11, opset_import: ["" : 23]> g ({inputs}) => ({outputs})'
+    return f"{head} <{constants}> {{ {body} }}"
+
+
+def _masked(mask: str, inputs: str, tail: str = "p = Softmax<axis = -1>(a) c = MatMul(p, vt) ") -> str:
+    return _model(
+        f"{_PLAIN}{mask}a = Add(s, m) {tail}{_MERGE}",
+        f"{_INPUTS}, {inputs}",
+        constants=f"{_CONSTANTS}, {_SHAPES}, float[B,2,S,T] a, float[B,2,S,T] p, float[B,1,S,T] m",
+    )
+
+
+_SOFT = "p = Softmax<axis = -1>(s) c = MatMul(p, vt) "
+_DETOUR = (
+    f"{_SPLIT}kp = Transpose<perm = [0, 2, 1, 3]>(ks) kr = Reshape(kp, flat) "
+    "kq = Transpose<perm = [0, 2, 1]>(kr) kt = Reshape(kq, apart) km = Mul(kt, half) qm = Mul(half, qt) "
+    f"s = MatMul(qm, km) {_SOFT}{_MERGE}"
+)
+_BY_WAY = (
+    f"{_CONSTANTS}, {_SHAPES}, int64[3] flat = {{-1, 6, 4}}, int64[4] apart = {{-1, 2, 4, 6}}, "
+    "float[B,2,6,4] kp, float[N,6,4] kr, float[N,4,6] kq"
+).replace("T", "6")
+_SHORT = "float[B,S,8] q, float[B,6,8] k, float[B,6,8] v"
+
+
+def attention_examples() -> Examples:
+    """For `FuseAttention`."""
+    scaled = f"{_PLAIN}d = Mul(s, half) p = Softmax<axis = -1>(d) c = MatMul(p, vt) {_MERGE}"
+    divided = f"{_PLAIN}d = Div(s, half) p = Softmax<axis = -1>(d) c = MatMul(p, vt) {_MERGE}"
+    return Examples(
+        fires=(
+            Example(_model(f"{_PLAIN}{_SOFT}{_MERGE}")),
+            Example(_model(scaled)),
+            Example(_model(divided)),
+            Example(_model(_DETOUR, _SHORT, constants=_BY_WAY)),
+            Example(_masked("", "float[B,1,S,T] m")),
+            Example(
+                _masked("m = Mul(x, half) ", "float[B,1,1,T] x").replace(
+                    "float[B,1,S,T] m", "float[B,1,1,T] m"
+                )
+            ),
+            Example(
+                _masked(
+                    "m = Where(b, zero, low) ", "bool[B,1,S,T] b", f"p = Softmax<axis = -1>(a) {_GUARD}"
+                ).replace("<int64", "<float low = {-inf}, int64")
+            ),
+        ),
+        holds=(
+            Example(
+                _model(f"{_PLAIN}{_SOFT}{_MERGE}", outputs="float[B,S,8] y, float[B,2,S,T] p"),
+                "reads the softmax",
+            ),
+            Example(_model(f"{_PLAIN}{_SOFT.replace('-1', '2')}{_MERGE}"), "not over the keys"),
+            Example(_model(f"{_PLAIN}{_SOFT}y = Tanh(c)", outputs="float[B,2,S,4] y"), "not merged"),
+            Example(
+                _model(
+                    f"{_SPLIT}t = Tanh(qt) {_KEYS}s = MatMul(t, kt) {_SOFT}{_MERGE}",
+                ),
+                "the queries are not split",
+            ),
+        ),
+    )
