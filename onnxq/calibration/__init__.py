@@ -1,6 +1,5 @@
 """Calibration: data that fits a model, and what the model's values look like on it."""
 
-from onnxq.calibration.activations import gather_activations
 from onnxq.calibration.collection import collect
 from onnxq.calibration.inputs import InputSpec, input_specs
 from onnxq.calibration.pairs import gather_pairs
@@ -15,7 +14,6 @@ __all__ = [
     "InputSpec",
     "Split",
     "collect",
-    "gather_activations",
     "gather_pairs",
     "input_specs",
     "open_data",

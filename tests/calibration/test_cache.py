@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from onnxq.calibration import collect, open_data, taps
-from onnxq.calibration.cache import ENTRIES, Cache, platform_cache
+from onnxq.calibration.cache import ENTRIES, Cache
+from onnxq.files.folders import platform_cache
 from onnxq.statistics import Statistic, Statistics
 from tests.calibration.models import EVERY_KIND, every, linear
 from tests.graphs import model_of
