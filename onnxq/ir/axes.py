@@ -7,6 +7,7 @@ the end (-1 is the last), as broadcasting does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import onnx_ir as ir
@@ -57,7 +58,8 @@ def _computed_size(node: ir.Node, value: ir.Value, axis: int, climb: int) -> int
         return None
     if is_op(node, "Reshape"):
         sizes = reshape_end(node)
-        return sizes[axis] or None if len(sizes) >= -axis else None
+        stated = sizes[axis] or None if len(sizes) >= -axis else None
+        return stated or _counted_size(node, axis)
     if node.op_type in _REDUCTIONS and attribute(node, "keepdims", 1) and axis in (_reduced(node) or ()):
         return 1
     spots = belonging(node, Spot(True, value.index() or 0, axis), 2)
@@ -71,6 +73,23 @@ def _computed_size(node: ir.Node, value: ir.Value, axis: int, climb: int) -> int
             return size
         ones += size == 1
     return 1 if given and ones == len(given) else None
+
+
+def _counted_size(node: ir.Node, axis: int) -> int | None:
+    """Length that a Reshape gives an axis, where all others are known: they hold the same elements."""
+    before, after = (value.shape if value is not None else None for value in (node.inputs[0], node.outputs[0]))
+    if before is None or after is None or len(after) < -axis:
+        return None
+    free = [size.value for size in before if not isinstance(size, int)]
+    others = [size for place, size in enumerate(after) if place != len(after) + axis]
+    for size in others:
+        if not isinstance(size, int):
+            if size.value is None or size.value not in free:
+                return None
+            free.remove(size.value)
+    count = math.prod(size for size in before if isinstance(size, int))
+    rest = math.prod(size for size in others if isinstance(size, int))
+    return count // rest if not free and rest and count % rest == 0 else None
 
 
 def _elementwise(node: ir.Node, at: Spot, channels: int) -> Spots | str:
