@@ -13,24 +13,15 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from onnxq.api.emission import Emission
 from onnxq.api.evaluate import measure_fidelity
-from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges
+from onnxq.api.ranges import UNTRIED, choose_ranges
 from onnxq.api.stage import Stage
 from onnxq.contract import AnyPass, names_wanted
 from onnxq.passes.clean import cleaning
-from onnxq.passes.layout import finishing, respelling
-from onnxq.passes.migrate.insert_scale import InsertScale
-from onnxq.passes.migrate.search import Search
-from onnxq.passes.migrate.shift_scale import ShiftScale
-from onnxq.passes.quantize import linears
-from onnxq.passes.quantize.blocks import QuantizeBlocks
-from onnxq.passes.quantize.embeddings import QuantizeEmbeddings
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import Gather, PipelineResult, apply_pass, run
 from onnxq.planning.layers import Plan, plan_layers
-from onnxq.planning.options import BLOCK, Form
-from onnxq.planning.settings import BYTES_EXCHANGE, EXCHANGE, PlanSettings
-from onnxq.planning.trial import TrialSettings
 from onnxq.recipe import OptimizeSettings
 from onnxq.statistics import Statistic, Statistics
 from onnxq.targets import Target
@@ -42,9 +33,6 @@ CLEARLY_DB = 0.5
 """What a plan that evens channels out has to be better by: it has more nodes, and few samples tell."""
 EFFECT_SAMPLES = 8
 """Samples on which the effect of single layers on the output is measured."""
-_SEARCH: dict[str, Search] = {"fast": "closed", "balanced": "output", "best": "output"}
-"""Looking at the output of the whole block takes the longest; the fast effort does without."""
-_ROWS = {"fast": 256, "balanced": 512, "best": 1024}
 
 
 @dataclass(frozen=True)
@@ -80,16 +68,21 @@ class Attempts:
     target: Target
     settings: OptimizeSettings
 
+    @property
+    def emission(self) -> Emission:
+        """Which passes these ask for."""
+        return Emission(self.target, self.settings)
+
     def best(self) -> Outcome:
         """The first plan, or the first one after it on the front that is as close as was asked for."""
-        base_passes = (*cleaning(), *self._migrating())
+        base_passes = (*cleaning(), *self.emission.migrating())
         watching = self.stage.watching(Statistic.ROWS)
         base = self._run(self.stage.model, base_passes, watching.gather)
         self.stage.progress("planning", 0, 0)
         statistics = watching.gather(base.model, {})
         plan = self._plan(base.model, statistics, insert_nodes=False)
         outcome = self._carry_out(plan, (base_passes, base))
-        if self.settings.effort == "best":
+        if self.emission.evens_out:
             other = self._plan(base.model, statistics, insert_nodes=True)
             evened = self._carry_out(other, (base_passes, base)) if other.scaled else outcome
             if evened.fidelity.sqnr_db > outcome.fidelity.sqnr_db + CLEARLY_DB:
@@ -107,10 +100,10 @@ class Attempts:
         Evened out, every channel reaches the end of the range, and data unlike the calibration's clips
         everywhere: the output of a vision transformer was 33 to 36 dB over the noise on other photographs
         with such Muls and 39 without, though held-out crops of the same photographs liked them better.
-        MiniLM's was 27 with them and 24 without. So they are tried in the best effort alone, where held-out
-        samples decide; those have to be as unlike the rest as what the model will meet.
+        MiniLM's was 27 with them and 24 without. So they are tried in the best effort, or where they cost
+        nothing, and held-out samples decide; those have to be as unlike the rest as what the model will meet.
         """
-        settings = replace(self._plan_settings(), insert_nodes=insert_nodes)
+        settings = replace(self.emission.plan_settings(), insert_nodes=insert_nodes)
         plan = plan_layers(model, statistics, settings)
         if self.settings.effort == "best":
             plan = plan.weighed(self._effects(model, plan), settings)
@@ -143,7 +136,7 @@ class Attempts:
         return Outcome(result.model, result.model, ((passes, result),), None, self._fidelity(result.model))
 
     def _carry_out(self, plan: Plan, base: tuple[Sequence[AnyPass], PipelineResult]) -> Outcome:
-        passes = self._preparing(plan)
+        passes = self.emission.preparing(plan)
         prepared = self._run(base[1].model, passes)
         ranges = UNTRIED
         if plan.names("int8 static"):
@@ -152,16 +145,12 @@ class Attempts:
                 prepared.model,
                 self.settings,
                 # Rounding to nearest is as good a trial of ranges, and takes a tenth of the time.
-                lambda each: replace(self._linears(plan, each), rounding="nearest"),
+                lambda each: replace(self.emission.linears(plan, each), rounding="nearest"),
             )
-        quantizing = self._quantizing(plan, ranges)
+        quantizing = self.emission.quantizing(plan, ranges)
         quantized = self._run(prepared.model, quantizing, self._gather_once(prepared.model, quantizing))
         runs = (base, (passes, prepared), (quantizing, quantized))
         return Outcome(quantized.model, prepared.model, runs, plan, self._fidelity(quantized.model))
-
-    def _preparing(self, plan: Plan) -> tuple[AnyPass, ...]:
-        """Exact passes that a plan asks for, then the spellings that the runtime executes fastest."""
-        return (*plan.exact_passes(), *respelling(kernels=self.form == "kernel"))
 
     def _gather_once(self, model: ir.Model, passes: Sequence[AnyPass]) -> Gather:
         """Statistics of `model` for all of `passes`, whatever state they ask for.
@@ -178,66 +167,6 @@ class Attempts:
             return known[0]
 
         return gather
-
-    def _migrating(self) -> tuple[AnyPass, ...]:
-        """Exact passes that even channels out, as integer products with one scale a tensor need it.
-
-        Blocks have scales enough, and 4 bits would feel what migration adds to the weights.
-        """
-        if self.settings.weights == "int4":
-            return ()
-        keep = self.form == "kernel"
-        return (ShiftScale(search=self._search(), keep_tied=keep), InsertScale(insert_nodes=False))
-
-    def _quantizing(self, plan: Plan, ranges: Ranges) -> tuple[AnyPass, ...]:
-        eight, four = plan.names("int8 blocks"), plan.names("int4 blocks")
-        own = []
-        if eight:
-            own.append(QuantizeBlocks(only=eight, block=BLOCK, rounding="feedback", method="mse"))
-        if four:
-            own.append(
-                QuantizeBlocks(
-                    only=four, bits=4, block=BLOCK, symmetric=False, rounding="feedback", method="weighted"
-                )
-            )
-        embeddings = QuantizeEmbeddings(skip=self.settings.keep_float)
-        return (self._linears(plan, ranges), *own, embeddings, *finishing(kernels=self.form == "kernel"))
-
-    def _linears(self, plan: Plan, ranges: Ranges) -> QuantizeLinears:
-        return QuantizeLinears(
-            form=self.form,
-            method=ranges.method,
-            margin=ranges.margin,
-            activation=self.target.activation_codes,
-            weight_bits=self.target.weight_bits,
-            rounding="feedback",
-            skip=(*plan.names("float"), *plan.names("int8 blocks"), *plan.names("int4 blocks")),
-            per_token=plan.names("int8 per-token"),
-        )
-
-    def _plan_settings(self) -> PlanSettings:
-        small = self.settings.weights == "int4"
-        forms: tuple[Form, ...] = ("int8 static", "float")
-        if small:
-            forms = ("int4 blocks", "int8 blocks", "float")
-        elif self.form == "kernel":
-            forms = ("int8 static", "int8 per-token", "int8 blocks", "float")
-        return PlanSettings(
-            target=self.target,
-            keep_float=self.settings.keep_float,
-            forms=forms,
-            count="bytes" if small else "time",
-            exchange=BYTES_EXCHANGE if small else EXCHANGE,
-            trial=TrialSettings(rows=_ROWS[self.settings.effort]),
-        )
-
-    def _search(self) -> Search:
-        return _SEARCH[self.settings.effort]
-
-    @property
-    def form(self) -> linears.Form:
-        """Plain Q/DQ if the user or the target wants it."""
-        return "qdq" if "qdq" in (self.settings.format, self.target.format) else "kernel"
 
     def _run(
         self, model: ir.Model, passes: Sequence[AnyPass], gather: Gather | None = None

@@ -84,7 +84,6 @@ TARGETS: Mapping[str, Target] = {
             title="OpenVINO on x86",
             provider="openvino",
             format="qdq",
-            quantized_attention=True,
             forbidden=reasons.OPENVINO,
             costs=COMPILED,
         ),

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 from onnxq.contract import AnyPass
 
-BEFORE_ROUNDING = ("move-nan-guard", "sum-before-norm")
+BEFORE_ROUNDING = ("move-nan-guard", "stack-heads", "respell-rms-norm", "sum-before-norm")
 """Re-spellings in standard operators. They come after migration, which reads residuals as exporters write
 them, and before rounding, whose steps would blow up what a reassociation changes in the last bit."""
-KERNELS_BEFORE_ROUNDING = ("fuse-gelu",)
-"""Those that need ONNX Runtime's own operators; they come first."""
-AFTER_ROUNDING: tuple[str, ...] = ()
+KERNELS_BEFORE_ROUNDING = (
+    "fold-batch-norm",
+    "phase-transposed-convs",
+    "narrow-before-upsampling",
+    "fuse-gelu",
+    "fuse-rotary",
+)
+"""Those that need ONNX Runtime's own operators, or are for its kernels alone; they come first."""
+AFTER_ROUNDING: tuple[str, ...] = ("move-codes", "cancel-across", "cancel-transposes")
 """Re-spellings of what rounding emitted, bit for bit."""
+COMPILED_BEFORE_ROUNDING = ("fold-factor",)
+"""Those for runtimes that compile the graph, OpenVINO and TensorRT."""
+COMPILED_AFTER_ROUNDING = ("hoist-rounding",)
 
 
-def respelling(*, kernels: bool) -> tuple[AnyPass, ...]:
+def respelling(*, kernels: bool, compiled: bool = False) -> tuple[AnyPass, ...]:
     """What is re-spelled before rounding.
 
     Args:
         kernels: Whether ONNX Runtime's own operators may appear.
+        compiled: Whether it is for a runtime that compiles the graph.
     """
-    return _passes((*(KERNELS_BEFORE_ROUNDING if kernels else ()), *BEFORE_ROUNDING))
+    own = KERNELS_BEFORE_ROUNDING if kernels else ()
+    return _passes((*own, *BEFORE_ROUNDING, *(COMPILED_BEFORE_ROUNDING if compiled else ())))
 
 
-def finishing(*, kernels: bool) -> tuple[AnyPass, ...]:
-    """What is re-spelled after rounding; nothing where only standard operators may appear."""
-    return _passes(AFTER_ROUNDING if kernels else ())
+def finishing(*, kernels: bool, compiled: bool = False) -> tuple[AnyPass, ...]:
+    """What is re-spelled after rounding; little where only standard operators may appear."""
+    return _passes((*(AFTER_ROUNDING if kernels else ()), *(COMPILED_AFTER_ROUNDING if compiled else ())))
 
 
 def _passes(names: tuple[str, ...]) -> tuple[AnyPass, ...]:

@@ -1,0 +1,155 @@
+"""Which passes turn a plan into what a target runs: migration, spelling, rounding, conversion.
+
+What a target wants is data (`onnxq.targets`); what the user wants is data (`OptimizeSettings`). Here the two
+become the settings of passes and of the planner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxq.api.ranges import Ranges
+from onnxq.contract import AnyPass
+from onnxq.errors import UsageProblem
+from onnxq.passes.layout import finishing, respelling
+from onnxq.passes.migrate.insert_scale import InsertScale
+from onnxq.passes.migrate.search import Search
+from onnxq.passes.migrate.shift_scale import ShiftScale
+from onnxq.passes.quantize import linears
+from onnxq.passes.quantize.blocks import QuantizeBlocks
+from onnxq.passes.quantize.convolutions import QuantizeConvs
+from onnxq.passes.quantize.embeddings import QuantizeEmbeddings
+from onnxq.passes.quantize.linears import QuantizeLinears
+from onnxq.passes.quantize.products import QuantizeProducts
+from onnxq.planning.layers import Plan
+from onnxq.planning.options import BLOCK, Form
+from onnxq.planning.settings import BYTES_EXCHANGE, EXCHANGE, PlanSettings
+from onnxq.planning.trial import TrialSettings
+from onnxq.recipe import OptimizeSettings
+from onnxq.targets import Target
+
+_SEARCH: dict[str, Search] = {"fast": "closed", "balanced": "output", "best": "output"}
+"""Looking through attention changes the choice little on the models measured, and takes the longest."""
+_ROWS = {"fast": 256, "balanced": 512, "best": 1024}
+
+
+@dataclass(frozen=True)
+class Emission:
+    """What a target and a user together ask of the passes.
+
+    Attributes:
+        target: The processor.
+        settings: What the user wants.
+    """
+
+    target: Target
+    settings: OptimizeSettings
+
+    def __post_init__(self) -> None:
+        if self.settings.weights == "int4" and 4 not in self.target.block_bits:
+            raise UsageProblem(
+                f"{self.target.name} has no products with 4-bit weights in blocks",
+                hint="A target with kernels, or --weights int8.",
+                slug="int4-as-qdq",
+            )
+
+    @property
+    def form(self) -> linears.Form:
+        """Plain Q/DQ if the user or the target wants it."""
+        return "qdq" if "qdq" in (self.settings.format, self.target.format) else "kernel"
+
+    @property
+    def counts_bytes(self) -> bool:
+        """Whether plans are about bytes rather than time, weights alone being quantized."""
+        return self.settings.weights == "int4" or self.target.format == "weight-only"
+
+    @property
+    def evens_out(self) -> bool:
+        """Whether a Mul that evens channels out is worth trying whatever the effort.
+
+        Compiled runtimes fuse it with the rounding behind it.
+        """
+        return self.settings.effort == "best" or self.target.provider in ("openvino", "tensorrt")
+
+    def plan_settings(self) -> PlanSettings:
+        """What bears on the choice of a form for each linear."""
+        return PlanSettings(
+            target=self.target,
+            keep_float=self.settings.keep_float,
+            forms=self._forms(),
+            count="bytes" if self.counts_bytes else "time",
+            exchange=BYTES_EXCHANGE if self.counts_bytes else EXCHANGE,
+            trial=TrialSettings(rows=_ROWS[self.settings.effort]),
+        )
+
+    def migrating(self) -> tuple[AnyPass, ...]:
+        """Exact passes that even channels out, as integer products with one scale a tensor need it.
+
+        Blocks have scales enough, and 4 bits would feel what migration adds to the weights.
+        """
+        if self.counts_bytes:
+            return ()
+        search = _SEARCH[self.settings.effort]
+        keep = self.form == "kernel"
+        return (ShiftScale(search=search, keep_tied=keep), InsertScale(insert_nodes=False))
+
+    def preparing(self, plan: Plan) -> tuple[AnyPass, ...]:
+        """Exact passes that a plan asks for, then the spellings that the runtime executes fastest."""
+        return (*plan.exact_passes(), *respelling(kernels=self.form == "kernel", compiled=self._is_compiled))
+
+    def quantizing(self, plan: Plan, ranges: Ranges) -> tuple[AnyPass, ...]:
+        """Everything that rounds, and what is re-spelled or converted behind it."""
+        eight, four = plan.names("int8 blocks"), plan.names("int4 blocks")
+        own: list[AnyPass] = []
+        if eight:
+            own.append(QuantizeBlocks(only=eight, block=BLOCK, rounding="feedback", method="mse"))
+        if four:
+            own.append(
+                QuantizeBlocks(
+                    only=four, bits=4, block=BLOCK, symmetric=False, rounding="feedback", method="weighted"
+                )
+            )
+        embeddings = QuantizeEmbeddings(skip=self.settings.keep_float)
+        finish = finishing(kernels=self.form == "kernel", compiled=self._is_compiled)
+        linears = () if self.target.format == "weight-only" else (self.linears(plan, ranges),)
+        products = self._products(ranges)
+        return (*linears, *self._convolutions(ranges), *products, *own, embeddings, *finish)
+
+    def linears(self, plan: Plan, ranges: Ranges) -> QuantizeLinears:
+        """Integer products with one scale for the activation."""
+        return QuantizeLinears(
+            form=self.form,
+            method=ranges.method,
+            margin=ranges.margin,
+            activation=self.target.activation_codes,
+            weight_bits=self.target.weight_bits,
+            rounding="feedback",
+            skip=(*plan.names("float"), *plan.names("int8 blocks"), *plan.names("int4 blocks")),
+            per_token=plan.names("int8 per-token"),
+        )
+
+    @property
+    def _is_compiled(self) -> bool:
+        return self.form == "qdq" and self.target.provider in ("openvino", "tensorrt")
+
+    def _convolutions(self, ranges: Ranges) -> tuple[AnyPass, ...]:
+        """Integer convolutions where the target has the kernel: they lose far less than linears do."""
+        if self.form != "kernel" or self.settings.weights == "int4" or self.target.activation_type != "uint8":
+            return ()
+        keep = self.settings.keep_float
+        return (QuantizeConvs(margin=ranges.margin, weight_bits=self.target.weight_bits, skip=keep),)
+
+    def _products(self, ranges: Ranges) -> tuple[AnyPass, ...]:
+        if not self.target.quantized_attention:
+            return ()
+        signed = self.target.activation_type == "int8"
+        return (QuantizeProducts(signed=signed, margin=ranges.margin, skip=self.settings.keep_float),)
+
+    def _forms(self) -> tuple[Form, ...]:
+        if self.settings.weights == "int4":
+            return ("int4 blocks", "int8 blocks", "float")
+        if self.target.format == "weight-only":
+            return ("int8 blocks", "float")
+        if self.form == "kernel":
+            return ("int8 static", "int8 per-token", "int8 blocks", "float")
+        return ("int8 static", "float")
