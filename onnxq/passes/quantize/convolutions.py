@@ -2,7 +2,7 @@
 
 Fires on a convolution over two spatial axes whose input calibration has seen. Activations become uint8,
 asymmetric, one scale for the tensor; weights int8, symmetric, one scale for each output channel. The kernel
-rounds its result as well, to the grid of the convolutions that read it: they would round it anyway. A Relu
+rounds its result as well, to the grid of the convolutions that read it, which round it anyway. A Relu
 in between is what the grid does, whose least code is zero. A 1x1 convolution that something else reads is a
 product that gives floats; other convolutions stay float then, unless `round_outputs` is set.
 
@@ -14,7 +14,7 @@ taken floats away. A transposed convolution has no integer kernel: see `phase-tr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -24,6 +24,7 @@ import onnx_ir as ir
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
 from onnxq.edit import label_of
 from onnxq.ir.convolution import Convolution, find_convolution, only_reader
+from onnxq.ir.labels import is_named
 from onnxq.ir.walk import constant_of, input_of, is_op, nodes
 from onnxq.passes.quantize.convolution_emission import emit_convolution, emit_product
 from onnxq.passes.quantize.known import bounds_of
@@ -67,7 +68,7 @@ class QuantizeConvs(Pass):
         least: Fewest products at a position that are worth integers.
         round_outputs: Whether results that are read as floats may be rounded to 8 bits.
         only: Names of the only convolutions to look at; all if there are none.
-        skip: Names of convolutions that stay float.
+        skip: Names of convolutions that stay float; ``*`` stands for any text.
     """
 
     method: ConvRangeMethod = "minmax"
@@ -84,11 +85,14 @@ class QuantizeConvs(Pass):
     needs: ClassVar[Needs] = Needs(statistics=frozenset({Statistic.HISTOGRAM}), opset=13)
 
     def observe(self, model: ir.Model) -> Iterable[ir.Value]:
-        """Inputs of the convolutions that will be quantized, and results that nothing else gives a grid."""
-        for convolution in self._convolutions(model):
-            yield convolution.activation
-            if self.round_outputs:
-                yield _result_of(convolution)
+        """Inputs of all convolutions, which give the grids, and results that may be rounded without one."""
+        found = [each for node in nodes(model) if isinstance(each := find_convolution(node), Convolution)]
+        chosen = [each for each in found if not self._obstacle(each)]
+        for each in found if chosen else ():
+            if each.dtype.name == "float32":
+                yield each.activation
+        for each in chosen if self.round_outputs else ():
+            yield _result_of(each)
 
     def match(self, node: ir.Node, context: Context) -> QuantizableConv | Reject | None:
         """A convolution, and the grids of its input and its result."""
@@ -121,16 +125,10 @@ class QuantizeConvs(Pass):
                 found.convolution, found.params, found.given, found.result, self.weight_bits, edit
             )
 
-    def _convolutions(self, model: ir.Model) -> Iterator[Convolution]:
-        for node in nodes(model):
-            found = find_convolution(node)
-            if isinstance(found, Convolution) and not self._obstacle(found):
-                yield found
-
     def _obstacle(self, found: Convolution) -> str:
         label = label_of(found.node)
         names = {label, label.removesuffix(_RENAMED)}
-        if names & set(self.skip):
+        if any(is_named(name, self.skip) for name in names):
             return "told to stay float"
         if self.only and not names & set(self.only):
             return "not among those to look at"
@@ -153,7 +151,11 @@ class QuantizeConvs(Pass):
         return params_for(*choose_range(seen, self.method, self.percentile, self.margin))
 
     def _grid_behind(self, value: ir.Value, statistics: Statistics) -> QuantParams | None:
-        """The one grid to which all readers of `value` round it, however it is moved before; else None."""
+        """The one grid for all that read `value`, however it is moved before: QuantizeLinear, convolutions.
+
+        A convolution that stays float reads rounded numbers then. None where something else reads it, or
+        each wants another grid.
+        """
         if value.is_graph_output():
             return None
         grids: set[QuantParams | None] = set()
@@ -162,20 +164,11 @@ class QuantizeConvs(Pass):
                 grids.add(self._grid_behind(node.outputs[0], statistics))
             elif index == 0 and is_op(node, "QuantizeLinear"):
                 grids.add(_grid_of(node))
+            elif index == 0 and isinstance(find_convolution(node), Convolution):
+                grids.add(self._params(value, statistics))
             else:
-                grids.add(self._grid_of_reader(node, index, value, statistics))
+                return None
         return grids.pop() if len(grids) == 1 else None
-
-    def _grid_of_reader(
-        self, node: ir.Node, index: int, value: ir.Value, statistics: Statistics
-    ) -> QuantParams | None:
-        found = find_convolution(node)
-        if index != 0 or not isinstance(found, Convolution) or self._obstacle(found):
-            return None
-        readers_give_codes = found.is_pointwise or self.round_outputs
-        if not readers_give_codes and self._grid_behind(_result_of(found), statistics) is None:
-            return None
-        return self._params(value, statistics)
 
     @classmethod
     def examples(cls) -> Examples:
