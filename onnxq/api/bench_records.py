@@ -23,6 +23,8 @@ _SCALAR_SHARE = 0.05
 """Of the baseline's time in a scalar kernel, from which on it is told."""
 _SKIP_NORM = "SkipLayerNormalization"
 _FEW = 4
+_CLOSE = 1.05
+"""How far the ratio of least times may lie outside the interval of the rounds without a word."""
 
 Timed = Mapping[str, Mapping[str, Latency]]
 Profiles = Mapping[tuple[str, str], Profile]
@@ -88,7 +90,7 @@ def _placement_rows(shape: str, model: str, profile: Profile) -> Iterator[Placem
 
 def _hints(settings: BenchSettings, timed: Timed, profiles: Profiles) -> Iterator[str]:
     """What to know before quoting a figure."""
-    yield from _unresolved(timed)
+    yield from _doubts(timed)
     noisy = _which(timed, lambda each: each.spread > NOISY)
     if noisy:
         yield f"The processes of {noisy} disagree by over {NOISY:.0%}: quote the least times."
@@ -103,20 +105,36 @@ def _hints(settings: BenchSettings, timed: Timed, profiles: Profiles) -> Iterato
         yield from _scalar_norm(settings, timed, profiles)
 
 
-def _unresolved(timed: Timed) -> Iterator[str]:
+def _doubts(timed: Timed) -> Iterator[str]:
+    """Differences that are none, or whose size is uncertain."""
     for label, found in timed.items():
         first = next(iter(found))
         for name, each in found.items():
-            if each.verdict != "not resolved":
-                continue
-            if each.processes < FEWEST_ROUNDS:
-                yield f"{name} against {first}: {FEWEST_ROUNDS} rounds at least can resolve a difference."
-                continue
-            span = f"{figures.ratio(each.speedup_low)} to {figures.ratio(each.speedup_high)}"
-            yield (
-                f"{name} against {first} at {label}: not resolved, the rounds lie within {span}. "
-                "More --rounds or a quieter machine may tell them apart."
-            )
+            told = _doubt(each)
+            if told:
+                yield f"{name} against {first} at {label}: {told}"
+
+
+def _doubt(each: Latency) -> str:
+    span = f"{figures.ratio(each.speedup_low)} to {figures.ratio(each.speedup_high)}"
+    if each.verdict == "not resolved" and each.processes < FEWEST_ROUNDS:
+        return f"not resolved, which takes {FEWEST_ROUNDS} rounds at least."
+    if each.verdict == "not resolved":
+        return (
+            f"not resolved, the rounds lie within {span}. "
+            "More --rounds or a quieter machine may tell them apart."
+        )
+    if each.verdict and not _agrees(each):
+        least = figures.ratio(each.speedup_least)
+        return (
+            f"{least} by least times, {span} by the rounds. The machine was busy: how much it is stays open."
+        )
+    return ""
+
+
+def _agrees(each: Latency) -> bool:
+    """Whether the least times say the same as the rounds, about."""
+    return each.speedup_low / _CLOSE <= each.speedup_least <= each.speedup_high * _CLOSE
 
 
 def _which(timed: Timed, wanted: object) -> str:

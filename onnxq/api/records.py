@@ -152,11 +152,15 @@ def timing_rows(latencies: Mapping[str, Latency], shape: str) -> tuple[Timing, .
 
 
 def shape_label(shapes: Mapping[str, Sequence[int]]) -> str:
-    """Shapes in words, e.g. ``"input_ids=8x128"``; the first input stands for all of the same shape."""
+    """Shapes in words, e.g. ``"input_ids=8x128"``; the first input stands for all of the same shape.
+
+    What has one number, such as a dimension, stands for itself alone.
+    """
     told: dict[str, str] = {}
     for name, shape in shapes.items():
-        told.setdefault("x".join(map(str, shape)), name)
-    return ", ".join(f"{name}={size}" for size, name in told.items())
+        size = "x".join(map(str, shape))
+        told.setdefault(size if len(shape) > 1 else name, f"{name}={size}")
+    return ", ".join(told.values())
 
 
 def pass_rows(passes: Sequence[AnyPass], outcome: PipelineResult) -> tuple[PassRow, ...]:

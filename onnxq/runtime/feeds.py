@@ -54,7 +54,7 @@ def shapes_for(inputs: Sequence[Port], told: Shapes) -> dict[str, tuple[int, ...
     dimensions: set[str] = set()
     for name, shape in told.items():
         for symbol, size in _fixed_by(name, shape, known).items():
-            dimensions |= {name} - known.keys()
+            dimensions |= set() if name in known else {symbol}
             # Inputs may differ, since exporters give one symbol to what differs; a dimension may not.
             if symbols.setdefault(symbol, size) != size and symbol in dimensions:
                 raise UsageProblem(
@@ -78,11 +78,13 @@ def _fixed_by(name: str, shape: Sequence[int], known: Mapping[str, Port]) -> dic
     if name in known:
         return _symbols_fixed_by(known[name], shape)
     dimensions = {axis for port in known.values() for axis in port.shape if isinstance(axis, str)}
-    if name in dimensions and len(shape) == 1:
-        return {name: shape[0]}
-    if name in dimensions:
+    # "batch" is what people say to batch_size, and "sequence" to sequence_length.
+    alike = {name} & dimensions or {axis for axis in dimensions if axis.startswith(f"{name}_")}
+    if len(alike) == 1 and len(shape) == 1:
+        return {alike.pop(): shape[0]}
+    if len(alike) == 1:
         raise UsageProblem(
-            f"{name!r} is a dimension, which {_spell(shape)} does not fit",
+            f"{alike.pop()!r} is a dimension, which {_spell(shape)} does not fit",
             hint=f"It has one size: {name}={shape[0]}",
             slug="bad-shape",
         )
