@@ -27,6 +27,9 @@ _SHAPES = {
     "point16": (16, 16, 1, 1),
     "narrow16": (2, 16, 1, 1),
     "halves": (16, 8, 3, 3),
+    "w43": (4, 3),
+    "g113": (1, 1, 3),
+    "r51": (5, 1),
     "b8": (8,),
     "b16": (16,),
     "b3": (3,),
@@ -326,3 +329,38 @@ def _seen(body: str, used: str, inputs: str, outputs: str, reason: str = "") -> 
     floored = np.abs(draw.normal(size=(32, 8))).astype(np.float32)
     seen |= {name: TensorStatistics.of(floored, (Statistic.HISTOGRAM,)) for name in ("r", "d")}
     return Example(plain.text, reason, constants=plain.constants, statistics=Statistics(seen))
+
+
+def layer_scale_examples() -> Examples:
+    """For `FoldLayerScale`."""
+    rows, out = "float[B,N,4] x", "float[B,N,3] y"
+    return Examples(
+        fires=(
+            example("m = MatMul(x, w43) a = Add(b3, m) y = Mul(a, g3)", "w43 b3 g3", rows, out),
+            example("m = MatMul(x, w43) y = Mul(g3, m)", "w43 g3", rows, out),
+            example(
+                "m = Gemm<alpha = 0.5>(x, w43, b3) y = Div(m, v3)",
+                "w43 b3 v3",
+                "float[N,4] x",
+                "float[N,3] y",
+            ),
+            example(
+                "m = MatMul(x, w43) a = Add(m, b3) s = Mul(a, g113) y = Add(s, o)",
+                "w43 b3 g113",
+                f"{rows}, float[B,N,3] o",
+                out,
+            ),
+        ),
+        holds=(
+            example("m = MatMul(x, w43) s = Mul(m, g3) y = Add(s, m)", "w43 g3", rows, out, "read elsewhere"),
+            example("m = MatMul(x, w43) y = Mul(m, r51)", "w43 r51", "float[B,5,4] x", out, "not one factor"),
+            example(
+                "m = MatMul(x, w43) s = Mul(m, g3) n = MatMul(o, w43) y = Add(s, n)",
+                "w43 g3",
+                f"{rows}, float[B,N,4] o",
+                out,
+                "used elsewhere",
+            ),
+            example("m = MatMul(x, w43) y = Mul(m, o)", "w43", f"{rows}, float[B,N,3] o", out),
+        ),
+    )

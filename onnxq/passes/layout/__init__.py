@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from onnxq.contract import AnyPass
 
-BEFORE_ROUNDING = ("move-nan-guard", "stack-heads", "respell-rms-norm", "sum-before-norm")
+BEFORE_ROUNDING = ("pick-by-slice", "move-nan-guard", "stack-heads", "respell-rms-norm", "sum-before-norm")
 """Re-spellings in standard operators. They come after migration, which reads residuals as exporters write
 them, and before rounding, whose steps would blow up what a reassociation changes in the last bit."""
 KERNELS_BEFORE_ROUNDING = (
+    "fold-layer-scale",
     "fold-batch-norm",
     "phase-transposed-convs",
     "narrow-before-upsampling",
+    "raise-for-attention",
+    "fuse-attention",
     "fuse-gelu",
     "fuse-rotary",
 )
 """Those that need ONNX Runtime's own operators, or are for its kernels alone; they come first."""
-AFTER_ROUNDING: tuple[str, ...] = ("move-codes", "cancel-across", "cancel-transposes")
+AFTER_ROUNDING: tuple[str, ...] = ("move-codes", "cancel-across", "cancel-transposes", "sub-before-norm")
 """Re-spellings of what rounding emitted, bit for bit."""
 COMPILED_BEFORE_ROUNDING = ("fold-factor",)
 """Those for runtimes that compile the graph, OpenVINO and TensorRT."""
