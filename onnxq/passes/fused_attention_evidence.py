@@ -28,8 +28,9 @@ def _model(
     inputs: str = _INPUTS,
     outputs: str = "float[B,S,8] y",
     constants: str = f"{_CONSTANTS}, {_SHAPES}",
+    opset: int = 23,
 ) -> str:
-    head = f'<ir_version: 11, opset_import: ["" : 23]> g ({inputs}) => ({outputs})'
+    head = f'<ir_version: 11, opset_import: ["" : {opset}]> g ({inputs}) => ({outputs})'
     return f"{head} <{constants}> {{ {body} }}"
 
 
@@ -88,6 +89,20 @@ def attention_examples() -> Examples:
                     f"{_SPLIT}t = Tanh(qt) {_KEYS}s = MatMul(t, kt) {_SOFT}{_MERGE}",
                 ),
                 "the queries are not split",
+            ),
+        ),
+    )
+
+
+def opset_examples() -> Examples:
+    """For `RaiseForAttention`."""
+    core = f"{_PLAIN}{_SOFT}{_MERGE}"
+    return Examples(
+        fires=(Example(_model(core, opset=17)), Example(_model(core, opset=22))),
+        holds=(
+            Example(_model(core)),
+            Example(
+                _model(f"{_PLAIN}{_SOFT}y = Tanh(c)", outputs="float[B,2,S,4] y", opset=17), "no attention"
             ),
         ),
     )
