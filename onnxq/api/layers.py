@@ -11,11 +11,22 @@ from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.planning.layer_plan import LayerPlan
+from onnxq.planning.layers import Plan
 from onnxq.report.measures import Range
-from onnxq.report.rows import ChannelPicture, LayerRow, Tried
+from onnxq.report.rows import ChannelPicture, FrontRow, LayerRow, Tried
 from onnxq.statistics import Statistics, TensorStatistics
 
 PICTURES = 6
+
+
+def front_rows(plan: Plan | None) -> tuple[FrontRow, ...]:
+    """The plans that there were to choose from."""
+    if plan is None:
+        return ()
+    return tuple(
+        FrontRow(point.cost, point.error, plan.step(place), place == plan.place)
+        for place, point in enumerate(plan.front)
+    )
 
 
 def layer_rows(

@@ -13,7 +13,7 @@ from onnxq.api import records
 from onnxq.api.attempts import Attempts, Outcome
 from onnxq.api.evaluate import score_with, time_pair
 from onnxq.api.goals import judge_goals, next_steps
-from onnxq.api.layers import channel_pictures, layer_rows
+from onnxq.api.layers import channel_pictures, front_rows, layer_rows
 from onnxq.api.stage import Progress, Stage
 from onnxq.errors import VerificationFailed
 from onnxq.files import save
@@ -185,6 +185,7 @@ def _report(
         latency=timings,
         kernels=kernels,
         layers=layer_rows(stage.model, plans, before, after),
+        front=front_rows(outcome.plan),
         passes=tuple(row for passes, result in outcome.runs for row in records.pass_rows(passes, result)),
         journal=records.journal_rows(change for _, result in outcome.runs for change in result.journal),
         goals=judge_goals(settings, fidelity, timings, scores),

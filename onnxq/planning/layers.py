@@ -95,6 +95,14 @@ class Plan:
         )
         return Plan(layers, front, place, candidates)
 
+    def step(self, place: int) -> str:
+        """In words, what the plan at a place of the front does that the one before it does not; "" at 0."""
+        point = self.front[place]
+        if not point.changed:
+            return ""
+        chosen = self.candidates[point.changed].measured[point.chosen[point.changed]]
+        return f"{point.changed}: {chosen.option}"
+
     @property
     def last(self) -> bool:
         """Whether there is no more accurate plan."""

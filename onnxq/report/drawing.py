@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from onnxq.report import figures
 from onnxq.report.bench_rows import OperatorRow
 from onnxq.report.measures import Timing
-from onnxq.report.rows import ChannelPicture, LayerRow
+from onnxq.report.rows import ChannelPicture, FrontRow, LayerRow
 
 WIDTH = 900
 _BINS = 240
@@ -65,6 +65,33 @@ def layer_errors(layers: Sequence[LayerRow]) -> str:
         marks.append(_text(str(index), left + 10 + index * step, beside, "note mid"))
     marks.append(_text(f"layers in graph order, 0 to {len(layers) - 1}", right, bottom + 18, "note end"))
     return _svg("Signal to quantization noise of each layer", bottom + 26, marks)
+
+
+def front_curve(rows: Sequence[FrontRow]) -> str:
+    """A dot for each plan: what it costs across, how far its linears are above their noise upwards."""
+    known = [(row, -10 * math.log10(row.error)) for row in rows if row.error > 0]
+    if len(known) < 2:
+        return ""
+    ticks = _ticks(min(level for _, level in known), max(level for _, level in known))
+    left, right, top, bottom = 44.0, WIDTH - 8.0, 12.0, 210.0
+    costs = [row.cost for row, _ in known]
+    scale = (right - left - 24) / max(max(costs) - min(costs), 1e-12)
+    marks = [
+        _grid(
+            bottom - (tick - ticks[0]) * (bottom - top) / (ticks[-1] - ticks[0]), left, right, f"{tick:g} dB"
+        )
+        for tick in ticks
+    ]
+    for row, level in known:
+        across = left + 12 + (row.cost - min(costs)) * scale
+        up = bottom - (level - ticks[0]) * (bottom - top) / (ticks[-1] - ticks[0])
+        told = f"{row.cost / min(costs):.3f} times the cheapest, {level:.1f} dB: {row.step or 'the cheapest'}"
+        marks.append(_dot(across, up, "ours" if row.chosen else "fp32", told))
+        if row.chosen:
+            marks.append(_text("this one", across, up - 9, "note mid"))
+    foot = f"expected cost of all linears, 1 to {max(costs) / min(costs):.2f} times the cheapest plan's"
+    marks.append(_text(foot, right, bottom + 18, "note end"))
+    return _svg("Plans: cost against signal to noise", bottom + 26, marks)
 
 
 def channel_ranges(picture: ChannelPicture) -> str:

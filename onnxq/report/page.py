@@ -26,6 +26,10 @@ from onnxq.report.sheets import (
     rejects_sheet,
 )
 
+_FRONT = (
+    "Each dot is a plan; a step to the right spends more on the layer where that takes away the most error."
+)
+
 
 def html_page(report: Report) -> str:
     """The whole page as text, to be written as UTF-8."""
@@ -40,6 +44,7 @@ def _sections(report: Report) -> Iterable[str]:
     yield section("Latency", _latency(report), note=machine_line(report.machine))
     yield section("Fidelity", table(fidelity_sheet(report.fidelity, report.data)), note=_data_line(report))
     yield section("Layers", _layers(report.layers))
+    yield section("Plans", drawing.front_curve(report.front), note=_FRONT)
     yield section("Channels before and after", _channels(report.channels, report.layers))
     yield section("Kernels", table(counts_sheet("", "In the graph that the runtime runs", report.kernels)))
     yield section("Passes", table(passes_sheet(report.passes)), note=equality_line(report.exact))

@@ -26,6 +26,7 @@ from onnxq.report.rows import (
     Check,
     DemoRow,
     Equality,
+    FrontRow,
     LayerRow,
     OptionRow,
     OutlierRow,
@@ -48,6 +49,7 @@ class Report:
         latency: Rows in pairs (fp32, ours), one pair a shape.
         kernels: How often each low-precision kernel landed in the graph that the runtime really runs.
         layers: One row a layer, in graph order.
+        front: The plans to choose from, the cheapest first; empty where nothing was planned.
         passes: One row a pass, in the order they ran.
         exact: Whether the exact passes together changed nothing but the graph; None if that was not checked.
         journal: Edits by pass and kind.
@@ -68,6 +70,7 @@ class Report:
     latency: tuple[Timing, ...] = ()
     kernels: Mapping[str, int] = field(default_factory=dict)
     layers: tuple[LayerRow, ...] = ()
+    front: tuple[FrontRow, ...] = ()
     passes: tuple[PassRow, ...] = ()
     journal: tuple[JournalCount, ...] = ()
     goals: tuple[Goal, ...] = ()

@@ -27,6 +27,23 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class FrontRow:
+    """A plan of the whole model that was passed on the way from the cheapest to the most accurate.
+
+    Attributes:
+        cost: Microseconds that the linears are expected to take, or bytes of their weights.
+        error: Noise over signal of the linears' own outputs, added up.
+        step: What distinguishes it from the plan before; "" for the cheapest.
+        chosen: Whether it is the plan that was carried out.
+    """
+
+    cost: float
+    error: float
+    step: str = ""
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
 class LayerRow:
     """What was decided for one layer that could have been quantized.
 

@@ -17,7 +17,7 @@ from onnxq.report.measures import (
     Timing,
 )
 from onnxq.report.results import Report
-from onnxq.report.rows import ChannelPicture, LayerRow, PassRow
+from onnxq.report.rows import ChannelPicture, FrontRow, LayerRow, PassRow
 
 MACHINE = Machine(
     "AMD EPYC 9R14", ("avx2", "avx512_vnni"), 2, 2, 8_200_000_000, "Linux x86_64", "3.11.7", "1.32.0", "0.1.0"
@@ -89,6 +89,11 @@ def report() -> Report:
         ),
         kernels={"MatMulIntegerToFloat": 71, "DynamicQuantizeMatMul": 1, "DequantizeLinear": 3},
         layers=layers,
+        front=(
+            FrontRow(5100.0, 0.31),
+            FrontRow(5230.0, 0.12, "gelu_3: int8 static, 8 channels in float", chosen=True),
+            FrontRow(7900.0, 0.02, "gelu_5: int8 per-token"),
+        ),
         passes=(
             PassRow("drop-dropout", "bitwise", 25, (), 0.1, "equal"),
             PassRow(

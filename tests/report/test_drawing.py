@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from onnxq.report import drawing
 from onnxq.report.measures import Timing
-from onnxq.report.rows import ChannelPicture, LayerRow
+from onnxq.report.rows import ChannelPicture, FrontRow, LayerRow
 
 magnitude = st.floats(0, 1e30) | st.just(0.0)
 decibels = st.none() | st.floats(-200, 400) | st.sampled_from([float("inf"), float("nan")])
@@ -59,6 +59,27 @@ def test_a_better_layer_stands_higher() -> None:
     low, high = [mark for mark in frame_holds(drawing.layer_errors(rows)) if mark.tag == "circle"]
     assert float(high.attrib["cy"]) < float(low.attrib["cy"])
     assert low.attrib["class"] != high.attrib["class"]
+
+
+@given(st.lists(st.tuples(st.floats(1e-3, 1e9), st.floats(0, 1e9)), min_size=2, max_size=50))
+def test_front_curve(points: list[tuple[float, float]]) -> None:
+    rows = [FrontRow(cost, error, f"<step {i}>", i == 1) for i, (cost, error) in enumerate(points)]
+    shown = sum(row.error > 0 for row in rows)
+    picture = drawing.front_curve(rows)
+    if shown < 2:
+        assert not picture
+        return
+    dots = [mark for mark in frame_holds(picture) if mark.tag == "circle"]
+    assert len(dots) == shown
+    assert sum(mark.attrib["class"] == "ours" for mark in dots) == (points[1][1] > 0)
+
+
+def test_a_plan_with_less_error_stands_higher_and_a_slower_one_further_right() -> None:
+    rows = [FrontRow(100, 0.5), FrontRow(120, 0.01, "x: float", chosen=True)]
+    fast, close = [mark for mark in frame_holds(drawing.front_curve(rows)) if mark.tag == "circle"]
+    assert float(close.attrib["cy"]) < float(fast.attrib["cy"])
+    assert float(close.attrib["cx"]) > float(fast.attrib["cx"])
+    assert "x: float" in Tree.tostring(close, "unicode")
 
 
 @given(st.lists(st.tuples(times, times, st.none() | st.floats(0, 100)), max_size=12))

@@ -71,6 +71,7 @@ def test_the_page_has_a_picture_of_each_kind(report: Report) -> None:
         "Channel magnitudes before and after",
         "Least latency of each model",
         "Legend",
+        "Plans: cost against signal to noise",
         "Signal to quantization noise of each layer",
     ]
 
@@ -86,6 +87,7 @@ def test_a_hostile_model_cannot_write_into_the_page(report: Report) -> None:
         fidelity=(dataclasses.replace(report.fidelity[0], output=EVIL),),
         kernels={EVIL: 1},
         hints=(EVIL,),
+        front=tuple(dataclasses.replace(row, step=EVIL) for row in report.front),
         recipe=EVIL,
     )
     page = html_page(evil)
@@ -97,7 +99,7 @@ def test_a_hostile_model_cannot_write_into_the_page(report: Report) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["latency", "fidelity", "layers", "channels", "passes", "goals", "hints", "recipe"]
+    "field", ["latency", "fidelity", "layers", "front", "channels", "passes", "goals", "hints", "recipe"]
 )
 def test_a_part_that_was_not_measured_leaves_no_empty_section(report: Report, field: str) -> None:
     empty = dataclasses.replace(report, **{field: "" if field == "recipe" else ()})
