@@ -5,6 +5,7 @@
               many.npz: 512 further descriptions, for measuring memory
     vit       calibration/, test/ (PNG) and their .npz: 32 crops each, of different pictures
     smollm2   calibration.npz and test.npz: 16 and 24 chunks of 256 tokens of running text
+    smollm2-cache   the same chunks, each with its positions and a past of length 0
 
 `manifest.json` in each folder holds the sha256 of every file: results are comparable where it is the same.
 Run `python -m benchmarks.data [NAME ...]`.
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks import pictures
+from benchmarks.cached import past_names
 from benchmarks.export import Arrays, BenchmarkError
 from benchmarks.models import cache_folder, fetch
 from benchmarks.texts import Description, read_descriptions
@@ -45,7 +47,7 @@ def prepare(name: str) -> Path:
     """Give the folder with a model's inputs, making it on the first call.
 
     Args:
-        name: "minilm", "vit" or "smollm2".
+        name: One of `WRITERS`.
 
     Raises:
         BenchmarkError: The name is unknown, or texts or pictures are missing on this machine.
@@ -138,10 +140,31 @@ def _write_smollm2(folder: Path) -> None:
         save(folder / f"{use}.npz", {"input_ids": rows, "attention_mask": np.ones_like(rows)})
 
 
+def _write_smollm2_cache(folder: Path) -> None:
+    layers = sum(name.endswith(".key") for name in _input_shapes("smollm2-cache"))
+    shape = _input_shapes("smollm2-cache")[past_names(1)[0]]
+    for use in ("calibration", "test"):
+        tokens = load(prepare("smollm2") / f"{use}.npz")
+        rows = tokens["input_ids"]
+        empty = np.zeros((len(rows), shape[1], 0, shape[3]), np.float32)
+        positions = np.tile(np.arange(rows.shape[1]), (len(rows), 1))
+        past = dict.fromkeys(past_names(layers), empty)
+        save(folder / f"{use}.npz", {**tokens, "position_ids": positions, **past})
+
+
+def _input_shapes(name: str) -> dict[str, list[int]]:
+    """Sizes of the inputs of a model, 0 for free axes."""
+    import onnx
+
+    inputs = onnx.load(str(fetch(name) / "model.onnx"), load_external_data=False).graph.input
+    return {each.name: [size.dim_value for size in each.type.tensor_type.shape.dim] for each in inputs}
+
+
 WRITERS: Mapping[str, Callable[[Path], None]] = {
     "minilm": _write_minilm,
     "vit": _write_vit,
     "smollm2": _write_smollm2,
+    "smollm2-cache": _write_smollm2_cache,
 }
 
 

@@ -65,4 +65,5 @@ SUBJECTS: Mapping[str, Subject] = {
     "minilm-dynamo": Subject("minilm", "dynamo.onnx", _SENTENCES, 8, _ENCODED, _TEXT),
     "vit": Subject("vit", "model.onnx", ("importance",), 4, {"1x224x224": 1}, _IMAGES),
     "smollm2": Subject("smollm2", "model.onnx", ("language",), 1, {"1x256": 1}, _TEXT),
+    "smollm2-cache": Subject("smollm2-cache", "model.onnx", ("cached-language",), 1, {"1x256": 1}, _TEXT),
 }

@@ -6,6 +6,7 @@ original model. Everything is measured on data that calibration never saw.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -90,15 +91,16 @@ def score_importance(reference: Arrays, candidate: Arrays) -> Scores:
     return scores | ({"sqnr_db": 10 * float(np.log10(np.square(old).sum() / noise))} if noise else {})
 
 
-def answer_language(run: Run, chunks: int | None = None) -> Arrays:
+def answer_language(run: Run, chunks: int | None = None, model: str = "smollm2") -> Arrays:
     """Predict every next token of the test chunks: its cost in nats, and the token thought likeliest.
 
     Args:
         run: The model.
         chunks: Only the first so many; all if None.
+        model: Whose inputs to take.
     """
     costs, likeliest = [], []
-    for batch in batches(_inputs("smollm2", "test.npz"), 1)[:chunks]:
+    for batch in batches(_inputs(model, "test.npz"), 1)[:chunks]:
         logits, wanted = run(batch)[:, :-1].astype(np.float64), batch["input_ids"][:, 1:]
         peak = logits.max(-1)
         total = peak + np.log(np.exp(logits - peak[..., None]).sum(-1))
@@ -119,6 +121,9 @@ TASKS: Mapping[str, Task] = {
     "retrieval": Task("minilm", answer_retrieval, score_retrieval),
     "importance": Task("vit", answer_importance, score_importance),
     "language": Task("smollm2", answer_language, score_language),
+    "cached-language": Task(
+        "smollm2-cache", functools.partial(answer_language, model="smollm2-cache"), score_language
+    ),
 }
 
 
