@@ -149,19 +149,16 @@ def _elsewhere(settings: BenchSettings, profiles: Profiles) -> Iterator[str]:
     """Nodes that the provider did not take."""
     asked = PROVIDERS.get(settings.provider.lower(), settings.provider)
     for (label, name), profile in profiles.items():
-        strays = Counter(node.op for node in profile.nodes if node.provider != asked)
-        if not strays:
-            continue
-        total, others = len(profile.nodes), sum(strays.values())
-        if others == total:
-            yield (
-                f"None of the {total} nodes of {name} ran on {short_name(asked)} at {label}: "
-                "these are figures of the CPU."
-            )
-            continue
-        most = ", ".join(f"{op} {count}" for op, count in strays.most_common(_FEW))
-        more = ", ..." if len(strays) > _FEW else ""
-        yield f"{others} of {total} nodes of {name} ran on the CPU at {label}: {most}{more}."
+        strays = [node for node in profile.nodes if node.provider != asked]
+        total, ops = len(profile.nodes), Counter(node.op for node in strays)
+        where = ", ".join(dict.fromkeys(short_name(node.provider) for node in strays))
+        most = ", ".join(f"{op} {count}" for op, count in ops.most_common(_FEW))
+        if strays and len(strays) == total:
+            told = f"ran on {short_name(asked)} at {label}, but on {where}."
+            yield f"None of the {total} nodes of {name} {told}"
+        elif strays:
+            more = ", ..." if len(ops) > _FEW else ""
+            yield f"{len(strays)} of {total} nodes of {name} ran on {where} at {label}: {most}{more}."
 
 
 def _scalar_norm(settings: BenchSettings, timed: Timed, profiles: Profiles) -> Iterator[str]:

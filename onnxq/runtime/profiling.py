@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from onnxq.runtime.session import Feeds
 from onnxq.runtime.settings import SessionSettings
 from onnxq.runtime.timing import Contender, Model, Watch, open_contest
 
+_NUMBERED = re.compile(r"_\d+$")
+"""What some providers end the names of the parts with that they compile: one operator, for a table."""
 RUNS = 10
 """Runs of which the best counts."""
 
@@ -89,7 +92,8 @@ def profile_of(entries: Sequence[Mapping[str, Any]], runs: int) -> Profile:
             us = float(times.sum()) / rounds
         else:
             us = float(times.reshape(rounds, -1).sum(axis=1)[min(1, runs) :].min())
-        nodes.append(NodeTime(node, group[0]["op"], group[0]["provider"], us))
+        op = _NUMBERED.sub("", group[0]["op"])
+        nodes.append(NodeTime(node, op, group[0]["provider"], us))
     nodes.sort(key=lambda each: (-each.us, each.node))
     totals: dict[str, float] = {}
     for each in nodes:

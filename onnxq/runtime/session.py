@@ -132,6 +132,7 @@ def open_session(model: ir.Model | Path | str | bytes, settings: SessionSettings
             options,
             providers=_with_fallback(provider, settings),
             disabled_optimizers=list(settings.disabled_optimizers),
+            enable_fallback=0,  # else an error of the provider ends in a session of other settings
         )
     except Exception as error:  # the runtime raises a dozen unrelated classes
         discard(folder)

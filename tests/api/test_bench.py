@@ -85,7 +85,7 @@ def test_nodes_that_a_provider_leaves_to_the_cpu_are_counted(paths: list[Path]) 
         pytest.skip("this onnxruntime has no provider that takes no nodes")
     found = api.bench(paths[:1], BenchSettings(provider="AzureExecutionProvider", **QUICK))
     assert [row.provider for row in found.placements] == ["CPUExecutionProvider"]
-    assert any("None of the" in hint and "figures of the CPU" in hint for hint in found.hints)
+    assert any("None of the" in hint and hint.endswith("but on cpu.") for hint in found.hints)
 
 
 @pytest.mark.parametrize(
@@ -166,4 +166,4 @@ def test_stray_nodes_are_counted_by_operator() -> None:
         for i, (op, provider) in enumerate([("MatMul", "CUDA"), ("Gather", "CPU"), ("Gather", "CPU")])
     )
     told = hints({"a": latency(1, 1, 1)}, "cuda", a=nodes)
-    assert "2 of 3 nodes of a ran on the CPU at x=1: Gather 2." in told
+    assert "2 of 3 nodes of a ran on cpu at x=1: Gather 2." in told

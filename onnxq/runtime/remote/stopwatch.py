@@ -26,7 +26,7 @@ _WINDOW = 5
 """Runs that are compared with as many runs before them to see whether a model still gets faster."""
 _SETTLED = 0.97
 _KERNEL = re.compile("_kernel_time$")
-_CPU = "CPUExecutionProvider"
+_CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -34,8 +34,8 @@ _LEVELS = {
     "all": "ORT_ENABLE_ALL",
 }
 _DEVICES = {
-    "CUDAExecutionProvider": "cuda",
-    "TensorrtExecutionProvider": "cuda",
+    _CUDA: "cuda",
+    _TENSORRT: "cuda",
     "NvTensorRTRTXExecutionProvider": "cuda",
     "ROCMExecutionProvider": "cuda",
     "MIGraphXExecutionProvider": "cuda",
@@ -144,12 +144,15 @@ def _open(job: Job, trace_to: Any) -> Any:
         options.profile_file_prefix = trace_to
     wanted = [(job["provider"], dict(job["provider_options"]))]
     fallback: list[Any] = [] if job["provider"] == _CPU else [(_CPU, {})]
+    if job["provider"] == _TENSORRT and _CUDA in onnxruntime.get_available_providers():
+        fallback.insert(0, (_CUDA, {}))  # what TensorRT does not take is not a matter for the CPU
     try:
         session = onnxruntime.InferenceSession(
             job["model"],
             options,
             providers=wanted + fallback,
             disabled_optimizers=list(job["disabled_optimizers"]),
+            enable_fallback=0,  # else an error of the provider ends in a session of other settings
         )
     except Exception as error:  # the runtime raises a dozen unrelated classes
         raise Failure("load", str(error)) from None
