@@ -29,6 +29,7 @@ from benchmarks.cached import past_names
 from benchmarks.export import Arrays, BenchmarkError
 from benchmarks.models import cache_folder, fetch
 from benchmarks.texts import Description, read_descriptions
+from onnxq.files import load as load_model
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -154,10 +155,9 @@ def _write_smollm2_cache(folder: Path) -> None:
 
 def _input_shapes(name: str) -> dict[str, list[int]]:
     """Sizes of the inputs of a model, 0 for free axes."""
-    import onnx
-
-    inputs = onnx.load(str(fetch(name) / "model.onnx"), load_external_data=False).graph.input
-    return {each.name: [size.dim_value for size in each.type.tensor_type.shape.dim] for each in inputs}
+    inputs = load_model(fetch(name) / "model.onnx").graph.inputs
+    shapes = {str(each.name): each.shape or () for each in inputs}
+    return {key: [size if isinstance(size, int) else 0 for size in shape] for key, shape in shapes.items()}
 
 
 WRITERS: Mapping[str, Callable[[Path], None]] = {

@@ -16,6 +16,7 @@ from onnxq.contract import Reject
 from onnxq.interop import Acceptable, as_model
 from onnxq.ir.activation import Activation, find_gelu, find_silu
 from onnxq.ir.attention import AttentionBlock, find_attention
+from onnxq.ir.cache import Cached, find_cached
 from onnxq.ir.embedding import Embedding, find_embedding
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.norm import Norm, find_norm
@@ -91,6 +92,7 @@ def _found_at(node: ir.Node) -> Iterator[Any]:
         found = finder(node)
         if found is not None:
             yield found
+    yield from find_cached(node)
 
 
 def _part(node: ir.Node, found: Any) -> Part:
@@ -106,9 +108,24 @@ def _part(node: ir.Node, found: Any) -> Part:
         tied = " (tied)" if found.tied else ""
         return Part("embedding", name, f"Gather{tied}", f"{found.rows} x {found.channels}")
     if isinstance(found, AttentionBlock):
-        heads = found.heads
-        return Part("attention", name, size=f"{heads.queries} heads of {heads.size}" if heads else "")
+        return Part("attention", name, _attention_spelling(found), _heads_of(found))
+    if isinstance(found, Cached):
+        size = f"{found.heads} heads of {found.size}" if found.heads and found.size else ""
+        return Part("cache", str(found.past.name), f"{found.node.op_type} to {found.present.name}", size)
     raise TypeError(type(found))
+
+
+def _heads_of(block: AttentionBlock) -> str:
+    heads = block.heads
+    if heads is None:
+        return ""
+    shared = f", {heads.keys} of keys" if heads.keys != heads.queries else ""
+    return f"{heads.queries} heads of {heads.size}{shared}"
+
+
+def _attention_spelling(block: AttentionBlock) -> str:
+    told = {"rotary": block.is_rotary, "cross": block.is_cross, "cached": block.is_cached}
+    return ", ".join(word for word, holds in told.items() if holds)
 
 
 def _spelling(kind: str, parts: tuple[ir.Node, ...]) -> str:
