@@ -58,8 +58,10 @@ def open_openvino(spec: Spec) -> Model:
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": spec["threads"], **spec["settings"]}
     compiled = openvino.Core().compile_model(spec["model"], "CPU", settings)
     request = compiled.create_infer_request()
-    names = [each.any_name for each in compiled.inputs]
-    return names, lambda feeds: request.infer(feeds, share_inputs=True, share_outputs=True)[0]
+    names = [each.node.friendly_name for each in compiled.inputs]  # a port may carry a later tensor's name
+    return names, lambda feeds: request.infer(
+        [feeds[name] for name in names], share_inputs=True, share_outputs=True
+    )[0]
 
 
 RUNTIMES: Mapping[str, Callable[[Spec], Model]] = {
