@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -73,26 +74,36 @@ class _Answers:
         return outputs
 
 
-def time_pair(
+@dataclass(frozen=True)
+class Pace:
+    """How long and how often models are timed: processes for each, and seconds in each of them."""
+
+    rounds: int
+    seconds: float
+    threads: int
+
+
+def time_pairs(
     reference: ir.Model,
     candidate: ir.Model,
     source: DataSource,
-    shapes: Mapping[str, tuple[int, ...]],
-    threads: int,
-    rounds: int,
-    seconds: float,
-) -> tuple[dict[str, Latency], dict[str, tuple[int, ...]]]:
-    """Latency of both models, each in processes of its own, and the shapes they were timed at.
+    cases: Sequence[Mapping[str, tuple[int, ...]]],
+    pace: Pace,
+) -> list[tuple[dict[str, tuple[int, ...]], dict[str, Latency]]]:
+    """Latency of both models in each case, each in processes of its own, with the shapes they were timed at.
 
-    Without `shapes` the first batch of the data is what they run on.
+    In a case without shapes they run on the first batch of the data.
     """
     models = {"fp32": reference, "onnxq": candidate}
-    if shapes:
-        timed = measure_latency(models, shapes=shapes, threads=threads, rounds=rounds, seconds=seconds)
-        return timed, dict(shapes)
-    feeds = next(iter(source))
-    timed = measure_latency(models, feeds, threads=threads, rounds=rounds, seconds=seconds)
-    return timed, {name: array.shape for name, array in feeds.items()}
+    found = []
+    for case in cases:
+        feeds = None if case else next(iter(source))
+        timed = measure_latency(
+            models, feeds, shapes=case, threads=pace.threads, rounds=pace.rounds, seconds=pace.seconds
+        )
+        told = dict(case) or {name: array.shape for name, array in (feeds or {}).items()}
+        found.append((told, timed))
+    return found
 
 
 def score_with(hook: str) -> Callable[[ir.Model], float]:

@@ -3,12 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
+import onnx_ir as ir
+
+from onnxq.api.evaluate import Pace, score_with, time_pairs
+from onnxq.api.records import weight_bytes
 from onnxq.api.stage import Stage
+from onnxq.api.steering import Standing
 from onnxq.planning.layer_plan import LayerPlan
 from onnxq.recipe import OptimizeSettings
+from onnxq.report import figures
 from onnxq.report.measures import Fidelity, Goal, Timing
 from onnxq.targets import Target
+from onnxq.verify import Comparison
+
+_QUICK = (2, 0.5)
+"""Processes for each model, and seconds in each, to see which way to go along the front."""
+
+
+class Goals:
+    """What a plan has to meet, measured on the model that came of it.
+
+    Args:
+        stage: The model as it came, and data.
+        settings: The goals.
+    """
+
+    def __init__(self, stage: Stage, settings: OptimizeSettings) -> None:
+        self._stage, self._settings = stage, settings
+
+    def standing(self, model: ir.Model, fidelity: Comparison) -> Standing:
+        """Where a plan's model stands with them.
+
+        Args:
+            model: The model.
+            fidelity: Its outputs against those of the original, on held-out data.
+        """
+        far, costly = self._is_far(model, fidelity), self._is_costly(model)
+        if far and costly:
+            return Standing.HOPELESS
+        return Standing.TOO_FAR if far else Standing.TOO_COSTLY if costly else Standing.FITS
+
+    def _is_far(self, model: ir.Model, fidelity: Comparison) -> bool:
+        wanted = self._settings.min_fidelity
+        if wanted is not None and any(each.cosine_mean < wanted for each in fidelity.outputs.values()):
+            return True
+        if self._settings.max_drop is None or self._settings.eval is None:
+            return False
+        return drop_of(self._score, score_with(self._settings.eval)(model)) > self._settings.max_drop
+
+    def _is_costly(self, model: ir.Model) -> bool:
+        settings, stage = self._settings, self._stage
+        if settings.max_size is not None and weight_bytes(model) > settings.max_size:
+            return True
+        if settings.min_speedup is None:
+            return False
+        pace = Pace(*_QUICK, stage.threads)
+        timed = time_pairs(stage.model, model, stage.held_out, settings.cases, pace)
+        return any(latency["onnxq"].speedup_least < settings.min_speedup for _, latency in timed)
+
+    @cached_property
+    def _score(self) -> float:
+        """What the original scores."""
+        return score_with(self._settings.eval)(self._stage.model) if self._settings.eval else 0.0
+
+
+def drop_of(before: float, after: float) -> float:
+    """How much of a score is lost: 0.01 is one in a hundred."""
+    return (before - after) / abs(before) if before else before - after
 
 
 def judge_goals(
@@ -16,6 +79,7 @@ def judge_goals(
     fidelity: Sequence[Fidelity],
     timings: Sequence[Timing],
     scores: tuple[float, float] | None,
+    size: int,
 ) -> tuple[Goal, ...]:
     """Every goal, asked for or implied: what is slower than the original on this machine is no result."""
     goals = []
@@ -36,7 +100,7 @@ def judge_goals(
         )
     if settings.max_drop is not None and scores is not None:
         before, after = scores
-        drop = (before - after) / abs(before) if before else before - after
+        drop = drop_of(before, after)
         goals.append(
             Goal(
                 f"{settings.eval} drops by at most {settings.max_drop:.2%}",
@@ -44,6 +108,9 @@ def judge_goals(
                 drop <= settings.max_drop,
             )
         )
+    if settings.max_size is not None:
+        asked = f"weights of at most {figures.size(settings.max_size)}"
+        goals.append(Goal(asked, figures.size(size), size <= settings.max_size))
     return tuple(goals)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxq.api import records
 from onnxq.api.attempts import Attempts, Outcome
-from onnxq.api.evaluate import score_with, time_pair
+from onnxq.api.evaluate import Pace, score_with, time_pairs
 from onnxq.api.goals import judge_goals, next_steps
 from onnxq.api.layers import channel_pictures, front_rows, layer_rows
 from onnxq.api.stage import Progress, Stage
@@ -20,6 +20,7 @@ from onnxq.files import save
 from onnxq.interop import Acceptable
 from onnxq.ir.labels import is_named, tell_apart
 from onnxq.recipe import OptimizeSettings, format_recipe, parse_pass
+from onnxq.recipe.typed import build
 from onnxq.report.results import Report
 from onnxq.runtime import (
     confirm_kernels,
@@ -29,6 +30,7 @@ from onnxq.runtime import (
     read_machine,
 )
 from onnxq.targets import Target, detect, find, violations
+from onnxq.targets.costs import KernelCosts
 from onnxq.targets.measured import costs_of
 
 _ROUNDS = {"fast": (2, 0.5), "balanced": (3, 1.0), "best": (5, 1.5)}
@@ -106,6 +108,8 @@ def _target(settings: OptimizeSettings, threads: int) -> Target:
     machine = read_machine()
     own = detect(machine)
     target = own if settings.target == "auto" else find(settings.target)
+    if settings.costs:
+        return replace(target, costs=build(KernelCosts, settings.costs, "costs"))
     return replace(target, costs=costs_of(machine, threads)) if target is own else target
 
 
@@ -162,11 +166,11 @@ def _report(
     started: float,
 ) -> Report:
     stage.progress("timing", 0, 0)
-    rounds, seconds = _ROUNDS[settings.effort]
-    latency, shapes = time_pair(
-        stage.model, outcome.model, stage.held_out, settings.shapes, stage.threads, rounds, seconds
+    pace = Pace(*_ROUNDS[settings.effort], stage.threads)
+    timed = time_pairs(stage.model, outcome.model, stage.held_out, settings.cases, pace)
+    timings = tuple(
+        row for shapes, latency in timed for row in records.timing_rows(latency, records.shape_label(shapes))
     )
-    timings = records.timing_rows(latency, records.shape_label(shapes))
     before = stage.gather(stage.model, {})
     after = stage.gather(outcome.exact, {})
     scores = None
@@ -188,10 +192,10 @@ def _report(
         front=front_rows(outcome.plan),
         passes=tuple(row for passes, result in outcome.runs for row in records.pass_rows(passes, result)),
         journal=records.journal_rows(change for _, result in outcome.runs for change in result.journal),
-        goals=judge_goals(settings, fidelity, timings, scores),
+        goals=judge_goals(settings, fidelity, timings, scores, records.weight_bytes(outcome.model)),
         hints=next_steps(stage, plans, target, settings),
         channels=channel_pictures(stage.model, plans, before, after),
-        recipe=format_recipe(settings),
+        recipe=format_recipe(replace(settings, costs=asdict(target.costs))),
         seconds=time.perf_counter() - started,
         exact=records.equality_record(*(result for _, result in outcome.runs)),
     )

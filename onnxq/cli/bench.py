@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.options import threads_option
+from onnxq.cli.options import cases_of, shape_option, threads_option
 from onnxq.cli.progress import progress_display
 from onnxq.cli.targets import check_apart, check_writable, write_text
 from onnxq.cli.verb import Verb, give, say
-from onnxq.cli.words import Pair, Processors, Shapes, Sizes
+from onnxq.cli.words import Pair, Processors, Sizes
 from onnxq.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -21,14 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Verb, short_help="Time models on this machine, or on another.")
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MODEL...")
-@click.option(
-    "--shape",
-    "shapes",
-    type=Shapes(),
-    metavar="NAME=1x128[,...]",
-    multiple=True,
-    help="Shape of an input, or size of a dimension (batch=8); a name that comes again begins the next case.",
-)
+@shape_option
 @threads_option
 @click.option("--rounds", type=int, help="Processes started for each model and shape.  [default: 5]")
 @click.option("--seconds", type=float, help="Time measured in each process.  [default: 1.0]")
@@ -84,26 +76,6 @@ def bench(models: tuple[Path, ...], shapes: tuple[Sizes, ...], saves: tuple[Path
     for path in saves:
         write_text(path, _saved(result, path))
         say(f"The figures are in {path}")
-
-
-def cases_of(shapes: Iterable[Sizes]) -> Any:
-    """What is timed one after the other: a name that comes again begins the next case.
-
-    So shapes of several inputs belong together, and two shapes of one input are two cases.
-    """
-    cases: list[dict[str, tuple[int, ...]]] = [{}]
-    for told in shapes:
-        names = [name for name, _ in told]
-        if len(set(names)) < len(names):
-            raise UsageProblem(
-                f"--shape names {max(names, key=names.count)} twice in one case",
-                hint="Give each case a --shape of its own.",
-                slug="same-shape",
-            )
-        if cases[-1].keys() & set(names):
-            cases.append({})
-        cases[-1].update(told)
-    return cases[0] if len(cases) == 1 else tuple(cases)
 
 
 def _check_saves(saves: tuple[Path, ...], models: tuple[Path, ...]) -> None:

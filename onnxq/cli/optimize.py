@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxq.cli.options import DATA, data_options, shape_option, take_data, threads_option
+from onnxq.cli.options import DATA, cases_of, data_options, shape_option, take_data, threads_option
 from onnxq.cli.progress import progress_display
 from onnxq.cli.promises import refuse_broken_promises
 from onnxq.cli.targets import check_apart, check_writable, default_output, write_text
 from onnxq.cli.verb import Verb, give, say
-from onnxq.cli.words import Fraction
+from onnxq.cli.words import Fraction, Size
 from onnxq.errors import GoalMissed, UsageProblem
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 @click.option("--max-drop", type=Fraction(), help="Refuse a larger loss of what --eval measures, e.g. 1%.")
 @click.option("--eval", metavar="MODULE:FUNCTION", help="Scores a model; higher is better.")
 @click.option("--min-speedup", type=float, help="Refuse a lower speed relative to the original, e.g. 1.5.")
+@click.option("--max-size", type=Size(), help="Refuse larger weights, e.g. 25MB.")
 @click.option(
     "--pass", "passes", multiple=True, metavar="SPEC", help="Run these passes instead, in this order."
 )
@@ -120,7 +121,7 @@ def _settings(recipe: str | None, given: dict[str, Any]) -> OptimizeSettings:
 
     base = OptimizeSettings() if recipe is None else read_recipe(recipe)
     data = take_data(given, base.data)
-    given["shapes"] = dict(given["shapes"])
+    given["shapes"] = cases_of(given["shapes"])
     told = {name: value for name, value in given.items() if value not in (None, (), {})}
     return dataclasses.replace(base, data=data, **told)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from onnxq.cli.words import Numbers, Shape
+from onnxq.cli.words import Numbers, Shapes, Sizes
+from onnxq.errors import UsageProblem
 
 if TYPE_CHECKING:
     from onnxq.recipe import DataSettings
@@ -39,11 +40,35 @@ def data_options(command: Command) -> Command:
 
 
 def shape_option(command: Command) -> Command:
-    """The shape of inputs, once for each input."""
-    told = "Shape of one input; repeat for others."
-    return click.option("--shape", "shapes", type=Shape(), metavar="NAME=1x128", multiple=True, help=told)(
-        command
-    )
+    """Shapes of inputs and sizes of dimensions, in one case or several."""
+    return click.option(
+        "--shape",
+        "shapes",
+        type=Shapes(),
+        metavar="NAME=1x128[,...]",
+        multiple=True,
+        help="Shape of an input, or size of a dimension (batch=8); a name again begins a new case.",
+    )(command)
+
+
+def cases_of(shapes: Iterable[Sizes]) -> Any:
+    """What is timed one after the other: a name that comes again begins the next case.
+
+    So shapes of several inputs belong together, and two shapes of one input are two cases.
+    """
+    cases: list[dict[str, tuple[int, ...]]] = [{}]
+    for told in shapes:
+        names = [name for name, _ in told]
+        if len(set(names)) < len(names):
+            raise UsageProblem(
+                f"--shape names {max(names, key=names.count)} twice in one case",
+                hint="Give each case a --shape of its own.",
+                slug="same-shape",
+            )
+        if cases[-1].keys() & set(names):
+            cases.append({})
+        cases[-1].update(told)
+    return cases[0] if len(cases) == 1 else tuple(cases)
 
 
 def threads_option(command: Command) -> Command:

@@ -7,24 +7,6 @@ from typing import Any
 
 import click
 
-
-class Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
-    """`name=1x128` as a name and a tuple of sizes."""
-
-    name = "NAME=1x128"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        """Split at the last equals sign, since names may contain some."""
-        if isinstance(value, tuple):
-            return value
-        name, _, sizes = value.rpartition("=")
-        if not name or not re.fullmatch(r"\d+(x\d+)*", sizes):
-            self.fail(f"{value!r} is not a shape; it is written like input_ids=1x128.", param, ctx)
-        return name, tuple(int(size) for size in sizes.split("x"))
-
-
 Sizes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
@@ -86,6 +68,25 @@ class Processors(click.ParamType[tuple[int, ...]]):
                 self.fail(f"{value!r} names no processors; it is written like 0,2-4, or any.", param, ctx)
             numbers += range(first, last + 1)
         return tuple(dict.fromkeys(numbers))
+
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+class Size(click.ParamType[int]):
+    """`25MB` or a number of bytes."""
+
+    name = "25MB"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read a number and a unit; none stands for bytes."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+        unit = _UNITS.get(found[2].lower()) if found else None
+        if found is None or unit is None:
+            self.fail(f"{value!r} is not a size; it is written like 25MB, or in bytes.", param, ctx)
+        return int(float(found[1]) * unit)
 
 
 class Fraction(click.ParamType[float]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +16,8 @@ Format = Literal["kernel", "qdq"]
 Weights = Literal["int8", "int4"]
 Ranges = Literal["minmax", "average", "percentile", "mse", "token"]
 Verify = Literal["end", "each", "never"]
+Cases = Mapping[str, tuple[int, ...]] | tuple[Mapping[str, tuple[int, ...]], ...]
+"""Shapes by name, or several sets of them."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,11 @@ class OptimizeSettings:
         eval: ``"module:function"`` that takes a runnable model and returns a score, higher being better.
         min_speedup: Lowest acceptable speed relative to the original; 1.5 is half as fast again.
         threads: Threads of the runtime; None for all cores.
-        shapes: Shape to time each input with, by input name; none for shapes out of the data.
+        max_size: Largest acceptable size of the weights in bytes.
+        shapes: Shape to time each input with by name, and size (as a shape of one number) of each dimension
+            by its name; several such mappings are timed one after the other; none for shapes out of the data.
+        costs: What kernels cost, by the fields of `onnxq.targets.costs.KernelCosts`; none to measure it on
+            this machine, once. The recipe of a report says what it was.
         passes: Passes to run instead of the chosen ones, as words; None lets target and effort decide.
         keep_float: Names of nodes that stay as they are; ``*`` stands for any text.
         verify: When the rewritten model is compared with the original: at the end, after each pass, never.
@@ -99,7 +105,9 @@ class OptimizeSettings:
     eval: str | None = None
     min_speedup: float | None = None
     threads: int | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    max_size: int | None = None
+    shapes: Cases = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
     passes: tuple[str, ...] | None = None
     keep_float: tuple[str, ...] = ()
     verify: Verify = "end"
@@ -126,7 +134,16 @@ class OptimizeSettings:
         if self.min_speedup is not None and not self.min_speedup > 0:
             raise _problem("min_speedup", self.min_speedup, "a ratio above 0, e.g. 1.5")
         _at_least_one("threads", self.threads)
-        _check_shapes(self.shapes)
+        _at_least_one("max_size", self.max_size)
+        for name, rate in self.costs.items():
+            if not 0 < rate < float("inf"):
+                raise _problem(f"costs.{name}", rate, "a rate above 0")
+        _check_shapes(self.cases)
+
+    @property
+    def cases(self) -> tuple[Mapping[str, tuple[int, ...]], ...]:
+        """What is timed one after the other."""
+        return cases_of(self.shapes)
 
 
 @dataclass(frozen=True)
@@ -154,9 +171,7 @@ class BenchSettings:
     """
 
     threads: int | None = None
-    shapes: Mapping[str, tuple[int, ...]] | Sequence[Mapping[str, tuple[int, ...]]] = field(
-        default_factory=dict
-    )
+    shapes: Cases = field(default_factory=dict)
     rounds: int = 5
     seconds: float = 1.0
     provider: str = "cpu"
@@ -181,15 +196,17 @@ class BenchSettings:
             raise _problem("warmup", self.warmup, "a time, 0 or more")
         if any(number < 0 for number in self.affinity or ()):
             raise _problem("affinity", self.affinity, "numbers of processors, 0 or more")
-        for case in self.cases:
-            for name, shape in case.items():
-                if not shape or min(shape) < 0 or (len(shape) > 1 and not shape[0]):
-                    raise _problem(f"shape of {name!r}", "x".join(map(str, shape)), "sizes of 1 or more")
+        _check_shapes(self.cases)
 
     @property
     def cases(self) -> tuple[Mapping[str, tuple[int, ...]], ...]:
         """What is timed one after the other."""
-        return (self.shapes,) if isinstance(self.shapes, Mapping) else tuple(self.shapes) or ({},)
+        return cases_of(self.shapes)
+
+
+def cases_of(shapes: Cases) -> tuple[Mapping[str, tuple[int, ...]], ...]:
+    """Shapes as what is timed one after the other; one case without any if there are none."""
+    return (shapes,) if isinstance(shapes, Mapping) else tuple(shapes) or ({},)
 
 
 def _at_least_one(name: str, value: int | None) -> None:
@@ -197,10 +214,11 @@ def _at_least_one(name: str, value: int | None) -> None:
         raise _problem(name, value, "a whole number, 1 or more")
 
 
-def _check_shapes(shapes: Mapping[str, tuple[int, ...]]) -> None:
-    for name, shape in shapes.items():
-        if any(size < 1 for size in shape):
-            raise _problem(f"shape of {name!r}", "x".join(map(str, shape)), "sizes of 1 or more")
+def _check_shapes(cases: tuple[Mapping[str, tuple[int, ...]], ...]) -> None:
+    for case in cases:
+        for name, shape in case.items():
+            if not shape or min(shape) < 0 or (len(shape) > 1 and not shape[0]):
+                raise _problem(f"shape of {name!r}", "x".join(map(str, shape)), "sizes of 1 or more")
 
 
 def _problem(name: str, value: object, wanted: str) -> UsageProblem:

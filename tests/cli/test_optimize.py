@@ -49,7 +49,7 @@ def test_every_option_reaches_the_settings(api: Api, run: Callable[..., Result])
         *("--threads", "2", "--shape", "a=1x128", "--shape", "b=1x128x3", "--pass", "p", "--pass", "q{a=1}"),
         *("--keep-float", "head", "--verify", "each", "--seed", "3", "--samples", "9", "--batch-size", "4"),
         *("--tokenizer", "t.json", "--max-length", "64", "--image-size", "224"),
-        *("--mean", "0.4,0.5,0.6", "--std", "0.1,0.2,0.3"),
+        *("--mean", "0.4,0.5,0.6", "--std", "0.1,0.2,0.3", "--max-size", "25MB"),
     )
     assert result.exit_code == 0, result.stderr
     assert settings_of(api) == OptimizeSettings(
@@ -62,6 +62,7 @@ def test_every_option_reaches_the_settings(api: Api, run: Callable[..., Result])
         eval="m:f",
         min_speedup=1.5,
         threads=2,
+        max_size=25_000_000,
         shapes={"a": (1, 128), "b": (1, 128, 3)},
         passes=("p", "q{a=1}"),
         keep_float=("head",),

@@ -1,14 +1,14 @@
 import click
 import pytest
 
-from onnxq.cli.words import Fraction, Numbers, Pair, Processors, Shape, Shapes
+from onnxq.cli.words import Fraction, Numbers, Pair, Processors, Shapes, Size
 
 
 @pytest.mark.parametrize(
     ("kind", "text", "value"),
     [
-        (Shape(), "x=1", ("x", (1,))),
-        (Shape(), "a=b=1x128x3", ("a=b", (1, 128, 3))),
+        (Shapes(), "x=1", (("x", (1,)),)),
+        (Shapes(), "a=b=1x128x3", (("a=b", (1, 128, 3)),)),
         (Shapes(), "x=1x128", (("x", (1, 128)),)),
         (Shapes(), "a=1x2, b=3,past=0", (("a", (1, 2)), ("b", (3,)), ("past", (0,)))),
         (Shapes(), "a,b=c=1x128,d=2", (("a,b=c", (1, 128)), ("d", (2,)))),
@@ -20,6 +20,9 @@ from onnxq.cli.words import Fraction, Numbers, Pair, Processors, Shape, Shapes
         (Fraction(), "0.01", 0.01),
         (Numbers(), "0.485,0.456, 1e-3", (0.485, 0.456, 0.001)),
         (Numbers(), "1", (1.0,)),
+        (Size(), "25MB", 25_000_000),
+        (Size(), " 1.5 GiB ", 3 << 29),
+        (Size(), "4096", 4096),
     ],
 )
 def test_values_are_read(kind: click.ParamType[object], text: str, value: object) -> None:
@@ -29,10 +32,10 @@ def test_values_are_read(kind: click.ParamType[object], text: str, value: object
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        (Shape(), "=1x2"),
-        (Shape(), "x="),
-        (Shape(), "x=1x"),
-        (Shape(), "x=-1"),
+        (Shapes(), "=1x2"),
+        (Shapes(), "x="),
+        (Shapes(), "x=1x"),
+        (Shapes(), "x=-1"),
         (Shapes(), "1x128"),
         (Shapes(), "=1"),
         (Shapes(), "x=1x2,y"),
@@ -43,6 +46,9 @@ def test_values_are_read(kind: click.ParamType[object], text: str, value: object
         (Pair(), "=1"),
         (Fraction(), "%"),
         (Numbers(), "1,,2"),
+        (Size(), "25 parsecs"),
+        (Size(), "-1"),
+        (Size(), "MB"),
     ],
 )
 def test_other_values_are_refused(kind: click.ParamType[object], text: str) -> None:

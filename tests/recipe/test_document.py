@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from onnxq.errors import UsageProblem
@@ -28,6 +29,7 @@ data_settings = st.builds(
     mean=st.tuples(st.floats(-9, 9), st.floats(-9, 9)),
     std=st.tuples(st.floats(1e-9, 9), st.floats(1e-9, 9)),
 )
+shapes = st.dictionaries(words, st.lists(count, min_size=1).map(tuple))
 settings = st.builds(
     OptimizeSettings,
     target=words,
@@ -37,7 +39,9 @@ settings = st.builds(
     min_fidelity=maybe(st.floats(-1, 1)),
     min_speedup=maybe(st.floats(1e-9, 1e9)),
     threads=maybe(count),
-    shapes=st.dictionaries(words, st.lists(count).map(tuple)),
+    max_size=maybe(count),
+    shapes=shapes | st.lists(shapes, min_size=1).map(tuple),
+    costs=st.dictionaries(words, st.floats(1e-9, 1e9)),
     passes=maybe(st.lists(words).map(tuple)),
     keep_float=st.lists(words).map(tuple),
     verify=st.sampled_from(get_args(Verify)),
@@ -46,6 +50,7 @@ settings = st.builds(
 )
 
 
+@settings_of_hypothesis(deadline=None)  # the first example builds all strategies
 @given(settings)
 def test_a_recipe_reads_back_as_the_settings_it_was_written_from(made: OptimizeSettings) -> None:
     assert parse_recipe(format_recipe(made)) == made
@@ -55,7 +60,7 @@ def test_a_recipe_says_every_setting_that_has_a_value() -> None:
     text = format_recipe(OptimizeSettings())
     told = {line.split(" = ")[0] for line in text.splitlines() if " = " in line}
     valued = {field.name for field in dataclasses.fields(OptimizeSettings) if field.default is not None}
-    assert valued - told == {"shapes", "data"}
+    assert valued - told == {"shapes", "costs", "data"}
 
 
 @pytest.mark.parametrize(
@@ -83,6 +88,9 @@ def test_a_recipe_says_every_setting_that_has_a_value() -> None:
         ("version = 1\nmin_speedup = 0", "min_speedup is 0", "above 0"),
         ("version = 1\nthreads = 0", "threads is 0", "1 or more"),
         ("version = 1\n[shapes]\nx = [1, -1]", "shape of 'x' is 1x-1", "1 or more"),
+        ("version = 1\nmax_size = 0", "max_size is 0", "1 or more"),
+        ("version = 1\n[costs]\ncall = -1.0", "costs.call is -1.0", "above 0"),
+        ("version = 1\n[costs]\ncall = inf", "costs.call is inf", "above 0"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_the_way_out(text: str, message: str, hint: str) -> None:

@@ -1,0 +1,76 @@
+"""Goals that cannot be had at once, goals that steer, and what the report says of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import onnxq.demo
+from onnxq.api import goals, optimize
+from onnxq.api.evaluate import Pace
+from onnxq.api.goals import Goals, drop_of
+from onnxq.api.records import weight_bytes
+from onnxq.api.stage import Stage
+from onnxq.api.steering import Standing
+from onnxq.errors import UsageProblem
+from onnxq.recipe import DataSettings, OptimizeSettings
+from onnxq.verify import compare
+from tests.api import models
+
+
+def stage() -> Stage:
+    return Stage.open(models.digits(), onnxq.demo.load_calibration(), DataSettings(samples=16), threads=1)
+
+
+def far(db: float):
+    """A comparison with that much noise."""
+    exact = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
+    noise = np.random.default_rng(1).standard_normal((4, 8)).astype(np.float32)
+    return compare({"y": exact}, {"y": exact + noise * np.float32(10 ** (-db / 20))})
+
+
+def test_each_goal_pulls_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = stage()
+    size = weight_bytes(opened.model)
+    asked: list[Pace] = []
+
+    def slow(reference, candidate, source, cases, pace):
+        asked.append(pace)
+        return []
+
+    monkeypatch.setattr(goals, "time_pairs", slow)
+
+    def standing(db: float, **wanted: float) -> Standing:
+        return Goals(opened, OptimizeSettings(**wanted)).standing(opened.model, far(db))  # type: ignore[arg-type]
+
+    assert standing(0) is Standing.FITS
+    assert standing(0, min_fidelity=0.999) is Standing.TOO_FAR
+    assert standing(60, min_fidelity=0.999) is Standing.FITS
+    assert standing(60, max_size=size - 1) is Standing.TOO_COSTLY
+    assert standing(60, max_size=size) is Standing.FITS
+    assert standing(0, min_fidelity=0.999, max_size=size - 1) is Standing.HOPELESS
+    assert not asked, "nothing is timed unless a speed was asked for"
+    standing(60, min_speedup=2)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("before", "after", "drop"), [(0.5, 0.4, 0.2), (-2.0, -3.0, 0.5), (0.0, -1.0, 1.0)])
+def test_a_drop_is_a_share_of_the_score(before: float, after: float, drop: float) -> None:
+    assert drop_of(before, after) == pytest.approx(drop)
+
+
+def test_a_size_that_is_missed_is_reported() -> None:
+    settings = OptimizeSettings(effort="fast", threads=1, target="x86-vnni", max_size=1000)
+    result = optimize(models.digits(), onnxq.demo.load_calibration(), settings=settings)
+    assert not result.met
+    missed = [goal for goal in result.report.goals if not goal.met]
+    assert [goal.asked for goal in missed] == ["weights of at most 1 kB"]
+    chosen = [row.chosen for row in result.report.front]
+    assert sum(chosen) == 1
+    assert chosen[0], "the cheapest plan is the last that was tried"
+
+
+def test_costs_of_a_recipe_go_before_those_measured_and_wrong_ones_are_named() -> None:
+    settings = OptimizeSettings(effort="fast", threads=1, costs={"calls": 1.0})
+    with pytest.raises(UsageProblem, match="calls"):
+        optimize(models.digits(), onnxq.demo.load_calibration(), settings=settings)
