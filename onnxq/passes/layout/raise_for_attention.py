@@ -1,4 +1,4 @@
-"""A model with attention cores that fuse-attention would fuse, of an older operator set  =>  the same in set 23
+"""A model of an older operator set, with attention cores for fuse-attention  =>  the same in set 23
 
 Attention is an operator from set 23 on. A newer operator set shows to whoever runs the model, so it is raised
 only for something. If one node cannot be converted the model stays as it is.
