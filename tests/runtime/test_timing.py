@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import linears
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 import runtime_graphs
 
 from onnxq.errors import BackendError, UsageProblem
-from onnxq.runtime import Contender, SessionSettings, Watch, measure_latency, open_contest, profile
+from onnxq.runtime import PROVIDERS, Contender, SessionSettings, Watch, measure_latency, open_contest, profile
 from onnxq.runtime.latency import interval_of
 from onnxq.runtime.places import Here
+from onnxq.runtime.profiling import profile_of
+from onnxq.runtime.stopwatch import time_runs
 
 QUICK = {"rounds": 2, "seconds": 0.02}
 
@@ -127,6 +130,61 @@ def test_profile_adds_up_by_operator():
     assert [each.us for each in found.nodes] == sorted((each.us for each in found.nodes), reverse=True)
     assert found.us == pytest.approx(sum(each.us for each in found.nodes))
     assert {each.provider for each in found.nodes} == {"CPUExecutionProvider"}
+
+
+def test_a_trace_has_each_run_and_the_one_before_them():
+    with open_contest({"m": runtime_graphs.relu()}, Watch()) as contest:
+        entries = contest.trace("m", contest.feeds(None)["m"], 4)
+    assert [entry["op"] for entry in entries] == ["Neg", "Relu"] * 5
+
+
+def test_the_best_run_but_the_first_counts():
+    entries = [
+        {"node": node, "op": "OpenVINO_7", "provider": "p", "index": index, "us": us}
+        for first, second in [(1, 9), (4, 5), (3, 7)]
+        for index, (node, us) in enumerate([("a", first), ("b", second), ("b", 1)])
+    ]
+    found = profile_of(entries, 2)
+    assert [(node.node, node.us) for node in found.nodes] == [("b", 5), ("a", 3), ("b", 1)]
+    assert found.by_op == {"OpenVINO": 9}
+    assert found.by_provider == {"p": 3}
+
+
+def test_inputs_and_outputs_stay_on_a_device(monkeypatch):
+    from onnxq.runtime.remote import stopwatch
+
+    monkeypatch.setitem(stopwatch._DEVICES, PROVIDERS["cpu"], "cpu")  # the one device that is everywhere
+    with open_contest(
+        {"m": runtime_graphs.relu()}, Watch(seconds=0.02, processors=()), InThisProcess()
+    ) as contest:
+        found = contest.measure(contest.feeds(None))["m"]
+    assert found.io == "device"
+    assert found.runs >= 3 * 5
+
+
+class InThisProcess(Here):
+    def time(self, job, limit):
+        return time_runs(job)
+
+
+def test_warming_up_ends_once_runs_are_no_faster():
+    from onnxq.runtime.remote import stopwatch
+
+    def steps(costs):
+        costs = iter(costs)
+        return lambda: time.sleep(next(costs))
+
+    assert stopwatch._warm_up(steps([0.001] * 500), 0.005, 0.5)[1]
+    count, settled = stopwatch._warm_up(steps(0.03 * 0.9**i for i in range(99)), 0.001, 0.15)
+    assert not settled or count < 2 * stopwatch._WINDOW
+    assert stopwatch._warm_up(steps([0.02] * 9), 0.0, 0.0)[0] == 2
+
+
+def test_element_types_that_numpy_lacks():
+    casts = "y = Cast<to=1>(x)\n z = Cast<to=1>(k)"
+    half = f"g (bfloat16[n, 3] x, int4[4] k) => (float[n, 3] y, float[4] z) {{ {casts} }}"
+    found = measure_latency({"m": runtime_graphs.model(half)}, rounds=1, seconds=0.01)
+    assert found["m"].runs >= 5
 
 
 def test_profile_counts_every_turn_of_a_loop():
