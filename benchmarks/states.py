@@ -146,7 +146,7 @@ def _passes(step: Step) -> Passes:
 
 def _in_layout(state: State) -> tuple[tuple[str, ...], tuple[AnyPass, ...]]:
     """Spellings that the runtime executes fastest; the same for every method."""
-    return state.per_token, respelling(kernels=True)
+    return state.per_token, respelling("kernels")
 
 
 def _advance(before: State, chosen: Passes) -> State:

@@ -9,14 +9,17 @@ quantize        round; products that stay float are left alone
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from onnxq.api.checkpoints import Checkpoints
 from onnxq.api.emission import Emission
 from onnxq.api.evaluate import measure_fidelity
-from onnxq.api.ranges import UNTRIED, choose_ranges
+from onnxq.api.goals import Goals
+from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges
 from onnxq.api.stage import Stage
+from onnxq.api.steering import Standing, settle
 from onnxq.contract import AnyPass, names_wanted
 from onnxq.passes.clean import cleaning
 from onnxq.passes.quantize.linears import QuantizeLinears
@@ -27,12 +30,14 @@ from onnxq.statistics import Statistic, Statistics
 from onnxq.targets import Target
 from onnxq.verify import Comparison, OracleSettings
 
-_STRIDES = (1, 2, 4, 8, 16, 32, 64, 128)
-"""How many steps along the front, round after round, when fidelity is missed."""
 CLEARLY_DB = 0.5
 """What a plan that evens channels out has to be better by: it has more nodes, and few samples tell."""
 EFFECT_SAMPLES = 8
 """Samples on which the effect of single layers on the output is measured."""
+
+
+Prepared = tuple[Sequence[AnyPass], PipelineResult]
+"""Passes, and what came of them."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,13 @@ class Attempts:
         stage: Model and data.
         target: The processor.
         settings: What the user wants.
+        checkpoints: Where what takes long is kept.
     """
 
     stage: Stage
     target: Target
     settings: OptimizeSettings
+    checkpoints: Checkpoints = field(default_factory=lambda: Checkpoints(None))
 
     @property
     def emission(self) -> Emission:
@@ -74,24 +81,35 @@ class Attempts:
         return Emission(self.target, self.settings)
 
     def best(self) -> Outcome:
-        """The first plan, or the first one after it on the front that is as close as was asked for."""
-        base_passes = (*cleaning(), *self.emission.migrating())
+        """The first plan, or the nearest one on the front that meets the goals which the first one misses."""
+        base_passes = (*self.emission.opening(), *cleaning(), *self.emission.migrating())
         watching = self.stage.watching(Statistic.ROWS)
-        base = self._run(self.stage.model, base_passes, watching.gather)
+        base = base_passes, self._run(self.stage.model, base_passes, watching.gather)
         self.stage.progress("planning", 0, 0)
-        statistics = watching.gather(base.model, {})
-        plan = self._plan(base.model, statistics, insert_nodes=False)
-        outcome = self._carry_out(plan, (base_passes, base))
+        outcome = self._first(base, watching.gather(base[1].model, {}))
+        plan = outcome.plan
+        if plan is None or not plan.front:
+            return outcome
+        goals = Goals(self.stage, self.settings)
+
+        def attempt(place: int) -> Standing:
+            nonlocal outcome
+            if outcome.plan is not None and place != outcome.plan.place:
+                outcome = self._carry_out(plan.at(place, "the goals asked for were missed without it"), base)
+            return goals.standing(outcome.model, outcome.fidelity)
+
+        settle(plan.place, len(plan.front) - 1, attempt)
+        return outcome
+
+    def _first(self, base: Prepared, statistics: Statistics) -> Outcome:
+        """The plan that balances error and cost, whatever the goals are."""
+        plan = self._plan(base[1].model, statistics, insert_nodes=False)
+        outcome = self._carry_out(plan, base)
         if self.emission.evens_out:
-            other = self._plan(base.model, statistics, insert_nodes=True)
-            evened = self._carry_out(other, (base_passes, base)) if other.scaled else outcome
+            other = self._plan(base[1].model, statistics, insert_nodes=True)
+            evened = self._carry_out(other, base) if other.scaled else outcome
             if evened.fidelity.sqnr_db > outcome.fidelity.sqnr_db + CLEARLY_DB:
-                plan, outcome = other, evened
-        for stride in _STRIDES:
-            if plan.last or not self._misses(outcome.fidelity):
-                break
-            plan = plan.at(plan.place + stride, "the fidelity asked for was missed without it")
-            outcome = self._carry_out(plan, (base_passes, base))
+                return evened
         return outcome
 
     def _plan(self, model: ir.Model, statistics: Statistics, *, insert_nodes: bool) -> Plan:
@@ -114,12 +132,18 @@ class Attempts:
 
         This tells layers apart that err alike and matter differently: one session for each, on few samples.
         """
-        parts = self.stage.trial
-        few = parts.heldout.select(parts.heldout.indices[:EFFECT_SAMPLES])
         groups: dict[str, list[str]] = {}
         for layer in plan.layers:
             if layer.considered:
                 groups.setdefault(layer.activation, []).append(layer.name)
+        parts = [f"{name}: {', '.join(labels)}" for name, labels in groups.items()]
+        return self.checkpoints.figures(
+            "effects", model, parts, lambda: self._measured_effects(model, groups)
+        )
+
+    def _measured_effects(self, model: ir.Model, groups: Mapping[str, list[str]]) -> dict[str, float]:
+        apart = self.stage.trial.heldout
+        few = apart.select(apart.indices[:EFFECT_SAMPLES])
         statistics = self.stage.gather(model, {})
         found = {}
         for number, (name, labels) in enumerate(groups.items()):
@@ -132,25 +156,27 @@ class Attempts:
 
     def own_passes(self, passes: Sequence[AnyPass]) -> Outcome:
         """What the user's own list of passes makes of the model."""
-        result = self._run(self.stage.model, passes)
+        result = self._executed(self.stage.model, passes)  # a function of theirs may be another one by now
         return Outcome(result.model, result.model, ((passes, result),), None, self._fidelity(result.model))
 
-    def _carry_out(self, plan: Plan, base: tuple[Sequence[AnyPass], PipelineResult]) -> Outcome:
+    def _carry_out(self, plan: Plan, base: Prepared) -> Outcome:
         passes = self.emission.preparing(plan)
         prepared = self._run(base[1].model, passes)
-        ranges = UNTRIED
-        if plan.names("int8 static"):
-            ranges = choose_ranges(
-                self.stage,
-                prepared.model,
-                self.settings,
-                # Rounding to nearest is as good a trial of ranges, and takes a tenth of the time.
-                lambda each: replace(self.emission.linears(plan, each), rounding="nearest"),
-            )
+        ranges = self._ranges(plan, prepared.model) if plan.names("int8 static") else UNTRIED
         quantizing = self.emission.quantizing(plan, ranges)
         quantized = self._run(prepared.model, quantizing, self._gather_once(prepared.model, quantizing))
-        runs = (base, (passes, prepared), (quantizing, quantized))
-        return Outcome(quantized.model, prepared.model, runs, plan, self._fidelity(quantized.model))
+        runs = [base, (passes, prepared), (quantizing, quantized)]
+        if converting := self.emission.converting():
+            runs.append((converting, quantized := self._run(quantized.model, converting)))
+        return Outcome(quantized.model, prepared.model, tuple(runs), plan, self._fidelity(quantized.model))
+
+    def _ranges(self, plan: Plan, model: ir.Model) -> Ranges:
+        """Chosen with weights rounded to nearest: as good a trial of ranges, and a tenth of the time."""
+
+        def quantizing(ranges: Ranges) -> QuantizeLinears:
+            return replace(self.emission.linears(plan, ranges), rounding="nearest", correct_bias=False)
+
+        return choose_ranges(self.stage, model, self.settings, quantizing, self.checkpoints)
 
     def _gather_once(self, model: ir.Model, passes: Sequence[AnyPass]) -> Gather:
         """Statistics of `model` for all of `passes`, whatever state they ask for.
@@ -169,6 +195,11 @@ class Attempts:
         return gather
 
     def _run(
+        self, model: ir.Model, passes: Sequence[AnyPass], gather: Gather | None = None
+    ) -> PipelineResult:
+        return self.checkpoints.run(model, passes, lambda: self._executed(model, passes, gather))
+
+    def _executed(
         self, model: ir.Model, passes: Sequence[AnyPass], gather: Gather | None = None
     ) -> PipelineResult:
         return run(
@@ -190,7 +221,3 @@ class Attempts:
             self.stage.threads,
             lambda done, total: self.stage.progress("judging on held-out data", done, total),
         )
-
-    def _misses(self, fidelity: Comparison) -> bool:
-        wanted = self.settings.min_fidelity
-        return wanted is not None and any(output.cosine_mean < wanted for output in fidelity.outputs.values())

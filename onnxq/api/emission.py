@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from onnxq.api.ranges import Ranges
 from onnxq.contract import AnyPass
 from onnxq.errors import UsageProblem
-from onnxq.passes.layout import finishing, respelling
+from onnxq.passes.clean.drop_unused import DropUnused
+from onnxq.passes.clean.infer_shapes import InferShapes
+from onnxq.passes.clean.raise_opset import RaiseOpset
+from onnxq.passes.clean.share_constants import ShareConstants
+from onnxq.passes.compress.convert_half import ConvertHalf
+from onnxq.passes.compress.half_operators import HALF_SCALES
+from onnxq.passes.layout import Audience, finishing, respelling
 from onnxq.passes.migrate.insert_scale import InsertScale
 from onnxq.passes.migrate.search import Search
 from onnxq.passes.migrate.shift_scale import ShiftScale
@@ -77,10 +83,16 @@ class Emission:
             target=self.target,
             keep_float=self.settings.keep_float,
             forms=self._forms(),
+            split=self.target.splits_channels,
             count="bytes" if self.counts_bytes else "time",
             exchange=BYTES_EXCHANGE if self.counts_bytes else EXCHANGE,
             trial=TrialSettings(rows=_ROWS[self.settings.effort]),
         )
+
+    def opening(self) -> tuple[AnyPass, ...]:
+        """What comes before everything else: the operator set in which Q/DQ take float16."""
+        wanted = self.target.float_type == "float16" and self.form == "qdq"
+        return (RaiseOpset(to=HALF_SCALES),) if wanted else ()
 
     def migrating(self) -> tuple[AnyPass, ...]:
         """Exact passes that even channels out, as integer products with one scale a tensor need it.
@@ -95,7 +107,7 @@ class Emission:
 
     def preparing(self, plan: Plan) -> tuple[AnyPass, ...]:
         """Exact passes that a plan asks for, then the spellings that the runtime executes fastest."""
-        return (*plan.exact_passes(), *respelling(kernels=self.form == "kernel", compiled=self._is_compiled))
+        return (*plan.exact_passes(), *respelling(self._audience))
 
     def quantizing(self, plan: Plan, ranges: Ranges) -> tuple[AnyPass, ...]:
         """Everything that rounds, and what is re-spelled or converted behind it."""
@@ -110,10 +122,17 @@ class Emission:
                 )
             )
         embeddings = QuantizeEmbeddings(skip=self.settings.keep_float)
-        finish = finishing(kernels=self.form == "kernel", compiled=self._is_compiled)
+        finish = finishing(self._audience)
         linears = () if self.target.format == "weight-only" else (self.linears(plan, ranges),)
         products = self._products(ranges)
         return (*linears, *self._convolutions(ranges), *products, *own, embeddings, *finish)
+
+    def converting(self) -> tuple[AnyPass, ...]:
+        """What turns the quantized model into the float type of the target."""
+        if self.target.float_type == "float32":
+            return ()
+        half = ConvertHalf(keep=self.target.float_kept, skip=self.settings.keep_float)
+        return (InferShapes(), half, ShareConstants(), DropUnused())
 
     def linears(self, plan: Plan, ranges: Ranges) -> QuantizeLinears:
         """Integer products with one scale for the activation."""
@@ -123,10 +142,20 @@ class Emission:
             margin=ranges.margin,
             activation=self.target.activation_codes,
             weight_bits=self.target.weight_bits,
+            float_bias=self._is_compiled,
             rounding="feedback",
+            correct_bias=True,
             skip=(*plan.names("float"), *plan.names("int8 blocks"), *plan.names("int4 blocks")),
             per_token=plan.names("int8 per-token"),
         )
+
+    @property
+    def _audience(self) -> Audience:
+        if self.target.format == "weight-only":
+            return "fusing"
+        if self.form == "kernel":
+            return "kernels"
+        return "compiled" if self._is_compiled else "standard"
 
     @property
     def _is_compiled(self) -> bool:

@@ -136,7 +136,7 @@ class OptimizeSettings:
         _at_least_one("threads", self.threads)
         _at_least_one("max_size", self.max_size)
         for name, rate in self.costs.items():
-            if not 0 < rate < float("inf"):
+            if not (0 < rate < float("inf") or (name, rate) == ("call", 0.0)):
                 raise _problem(f"costs.{name}", rate, "a rate above 0")
         _check_shapes(self.cases)
 

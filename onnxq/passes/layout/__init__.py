@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from onnxq.contract import AnyPass
 
 BEFORE_ROUNDING = ("pick-by-slice", "move-nan-guard", "stack-heads", "respell-rms-norm", "sum-before-norm")
@@ -21,24 +23,29 @@ KERNELS_BEFORE_ROUNDING = (
 AFTER_ROUNDING: tuple[str, ...] = ("move-codes", "cancel-across", "cancel-transposes", "sub-before-norm")
 """Re-spellings of what rounding emitted, bit for bit."""
 COMPILED_BEFORE_ROUNDING = ("fold-factor",)
-"""Those for runtimes that compile the graph, OpenVINO and TensorRT."""
+"""Those for runtimes that compile the graph, OpenVINO and TensorRT; they come last."""
 COMPILED_AFTER_ROUNDING = ("hoist-rounding",)
 
-
-def respelling(*, kernels: bool, compiled: bool = False) -> tuple[AnyPass, ...]:
-    """What is re-spelled before rounding.
-
-    Args:
-        kernels: Whether ONNX Runtime's own operators may appear.
-        compiled: Whether it is for a runtime that compiles the graph.
-    """
-    own = KERNELS_BEFORE_ROUNDING if kernels else ()
-    return _passes((*own, *BEFORE_ROUNDING, *(COMPILED_BEFORE_ROUNDING if compiled else ())))
+Audience = Literal["kernels", "standard", "compiled", "fusing"]
+"""Who reads the graph: ONNX Runtime's CPU kernels, anybody, a compiler, or a provider whose own fusions, such
+as those of CUDA, want the spellings of exporters."""
 
 
-def finishing(*, kernels: bool, compiled: bool = False) -> tuple[AnyPass, ...]:
+def respelling(audience: Audience) -> tuple[AnyPass, ...]:
+    """What is re-spelled before rounding."""
+    names = {
+        "kernels": (*KERNELS_BEFORE_ROUNDING, *BEFORE_ROUNDING),
+        "standard": BEFORE_ROUNDING,
+        "compiled": (*BEFORE_ROUNDING, *COMPILED_BEFORE_ROUNDING),
+        "fusing": (),
+    }
+    return _passes(names[audience])
+
+
+def finishing(audience: Audience) -> tuple[AnyPass, ...]:
     """What is re-spelled after rounding; little where only standard operators may appear."""
-    return _passes((*(AFTER_ROUNDING if kernels else ()), *(COMPILED_AFTER_ROUNDING if compiled else ())))
+    names = {"kernels": AFTER_ROUNDING, "compiled": COMPILED_AFTER_ROUNDING}
+    return _passes(names.get(audience, ()))
 
 
 def _passes(names: tuple[str, ...]) -> tuple[AnyPass, ...]:

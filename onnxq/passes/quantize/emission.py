@@ -47,7 +47,13 @@ def emit_per_token(
 
 
 def emit_qdq(
-    linear: Linear, params: QuantParams, weight: QuantizedWeight, bias: np.ndarray | None, edit: Edit
+    linear: Linear,
+    params: QuantParams,
+    weight: QuantizedWeight,
+    bias: np.ndarray | None,
+    edit: Edit,
+    *,
+    float_bias: bool = False,
 ) -> None:
     """The same numbers as QuantizeLinear, DequantizeLinear and MatMul, which every runtime reads.
 
@@ -76,7 +82,7 @@ def emit_qdq(
     )
     (product,) = edit.insert("MatMul", [rows, columns], before=node, names=[f"{label}_product"])
     if bias is not None:
-        gemm = _becomes_gemm(linear)
+        gemm = _becomes_gemm(linear) and not float_bias
         fused = gemm and any(user.op_type == "Relu" for user, _ in linear.output.uses())
         integer = gemm and not fused
         added = _integer_bias(linear, params, weight, bias, edit) if integer else _bias(linear, bias, edit)

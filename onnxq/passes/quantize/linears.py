@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -93,12 +93,13 @@ class QuantizeLinears(Pass):
             the same for a weight that already makes up for activations that are rounded now and then.
         correct_weight: Whether weights make up for the rounding of activations whatever the rounding.
         rank: Rank of that correction at most; 0 for any.
-        correct_bias: Whether biases make outputs right on average.
+        correct_bias: Whether biases make outputs right on average; no product gets a node for one.
         probability: For "drop": how often an element of the activation is rounded.
         least: Fewest input channels and fewest output columns that are worth an integer product.
         only: Names of the only linears to look at; all if there are none.
         skip: Names of linears that stay float; one without a name goes by that of its product.
         per_token: Names of linears whose input gets one scale for each token, at run time ("kernel" only).
+        float_bias: Whether biases of "qdq" stay float where ONNX Runtime would want them as int32.
     """
 
     form: Form = "kernel"
@@ -119,6 +120,7 @@ class QuantizeLinears(Pass):
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     per_token: tuple[str, ...] = ()
+    float_bias: bool = False
 
     name: ClassVar[str] = "quantize-linears"
     contract: ClassVar[Contract] = Contract.LOSSY
@@ -174,8 +176,12 @@ class QuantizeLinears(Pass):
         """Put the integer product in the linear's place."""
         linear, how = found.linear, found.quantizer
         qdq = self.form == "qdq"
-        least_scale = scale_for_bias(linear, how) if qdq and isinstance(how, QuantParams) else 0.0
-        fitted = fit_layer(linear.weight, linear.bias, how, found.seen, self._fit, least_scale=least_scale)
+        stored = qdq and not self.float_bias and isinstance(how, QuantParams)
+        least_scale = scale_for_bias(linear, how) if stored else 0.0  # type: ignore[arg-type]
+        fit = self._fit
+        if linear.bias is None and (qdq or isinstance(how, PerToken)):
+            fit = replace(fit, correct_bias=False)  # it would take a node of its own
+        fitted = fit_layer(linear.weight, linear.bias, how, found.seen, fit, least_scale=least_scale)
         if fitted.remark:
             edit.remark(linear.node, fitted.remark)
         if isinstance(how, PerToken):
@@ -183,7 +189,7 @@ class QuantizeLinears(Pass):
         elif self.form == "kernel":
             emit_kernel(linear, how, fitted.weight, fitted.bias, edit)
         else:
-            emit_qdq(linear, how, fitted.weight, fitted.bias, edit)
+            emit_qdq(linear, how, fitted.weight, fitted.bias, edit, float_bias=self.float_bias)
 
     @property
     def _fit(self) -> Fit:
