@@ -75,7 +75,12 @@ class Tracker:
         missing = len(target) - len(back) - len(front)
         if missing == 1:
             return [*front, tuple(names), *back]
-        return [*front, *back] if not missing and not names else None
+        if missing or not (front or back) or any(self.sizes.get(name) != 1 for name in names):
+            return None
+        parts, place = [*front, *back], min(len(front), len(front) + len(back) - 1)
+        rest = tuple(names)  # of length one: they belong to any neighbour
+        parts[place] = (*rest, *parts[place]) if place == len(front) else (*parts[place], *rest)
+        return parts
 
     def _taken(self, names: list[str], size: int | str | None, end: int) -> tuple[str, ...] | None:
         """The axes at one end of `names` (0 or -1) that make up `size`, taken out; None if unknown."""

@@ -1,0 +1,139 @@
+"""Attention cores become the operator, whatever the reshapes between; masked rows stay what they were."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxq.passes.layout.fuse_attention import FuseAttention
+from onnxq.passes.layout.raise_for_attention import RaiseForAttention
+from onnxq.pipeline import apply_pass
+from tests.graphs import model_of, ops_of, outputs_of
+
+SHAPES = {
+    "qs": "B,S,H,D", "qt": "B,H,S,D", "ks": "B,T,H,D", "vs": "B,T,H,D", "vt": "B,H,T,D", "kt": "B,H,D,T",
+    "s": "B,H,S,T", "a": "B,H,S,T", "p": "B,H,S,T", "c": "B,H,S,D", "ct": "B,S,H,D", "y": "B,S,W", "w": "B,1,S,T",
+}  # fmt: skip
+
+
+def core(layer: str, queries: str, add: str) -> str:
+    """The nodes of one attention, from `queries`, k and v to y, every name ending in `layer`."""
+    text = (
+        f"qs@ = Reshape({queries}, split) qt@ = Transpose<perm = [0, 2, 1, 3]>(qs@) "
+        "vs@ = Reshape(v, split) vt@ = Transpose<perm = [0, 2, 1, 3]>(vs@) ks@ = Reshape(k, split) "
+        f"kt@ = Transpose<perm = [0, 2, 3, 1]>(ks@) s@ = MatMul(qt@, kt@) {add} p@ = Softmax<axis = -1>(a@) "
+        "n@ = IsNaN(p@) g@ = Where(n@, zero, p@) c@ = MatMul(g@, vt@) "
+        "ct@ = Transpose<perm = [0, 2, 1, 3]>(c@) y@ = Reshape(ct@, merged)"
+    )
+    return text.replace("@", layer)
+
+
+def attention(
+    heads: int = 2,
+    size: int = 4,
+    *,
+    mask: str = "float[B,1,1,T] m",
+    add: str = "a@ = Add(s@, m)",
+    layers: int = 1,
+) -> ir.Model:
+    """Attentions one behind the other, all with the same keys and values."""
+    width, names = heads * size, [str(number) for number in range(layers)]
+    sizes = {"H": str(heads), "D": str(size), "W": str(width)}
+    shapes = [
+        f"float[{','.join(sizes.get(part, part) for part in shape.split(','))}] {name}{layer}"
+        for layer in names
+        for name, shape in SHAPES.items()
+        if (name, layer) != ("y", names[-1])
+    ]
+    constants = (
+        f"int64[4] split = {{0, 0, {heads}, {size}}}, int64[3] merged = {{0, 0, {width}}}, "
+        f"float zero = {{0.0}}, float low = {{-inf}}, {', '.join(shapes)}"
+    )
+    body = " ".join(core(layer, f"y{int(layer) - 1}" if int(layer) else "q", add) for layer in names)
+    inputs = f"float[B,S,{width}] q, float[B,T,{width}] k, float[B,T,{width}] v, {mask}"
+    return model_of(f"g ({inputs}) => (float[B,S,{width}] y{names[-1]}) <{constants}> {{ {body} }}")
+
+
+def outputs(model: ir.Model, given_feeds: dict[str, np.ndarray]) -> np.ndarray:
+    (found,) = outputs_of(model, given_feeds).values()
+    return found
+
+
+def feeds(batch: int, queries: int, keys: int, width: int, seed: int = 0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {
+        name: random.normal(size=(batch, length, width)).astype(np.float32)
+        for name, length in (("q", queries), ("k", keys), ("v", keys))
+    }
+
+
+def fused(model: ir.Model) -> ir.Model:
+    result = apply_pass(apply_pass(model, RaiseForAttention()).model, FuseAttention())
+    assert result.modified, result.rejects
+    assert "Attention" in ops_of(result.model)
+    assert "Softmax" not in ops_of(result.model)
+    return result.model
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    queries=st.integers(1, 7),
+    keys=st.integers(1, 9),
+    heads=st.integers(1, 4),
+    size=st.sampled_from([1, 3, 4, 8]),
+    seed=st.integers(0, 1000),
+)
+def test_random_shapes_and_masks(
+    batch: int, queries: int, keys: int, heads: int, size: int, seed: int
+) -> None:
+    model = attention(heads, size)
+    given_feeds = feeds(batch, queries, keys, heads * size, seed)
+    hidden = np.random.default_rng(seed).random((batch, 1, 1, keys)) < 0.5
+    given_feeds["m"] = np.where(hidden, np.float32(-np.inf), np.float32(0))
+    old, new = outputs(model, given_feeds), outputs(fused(model), given_feeds)
+    np.testing.assert_allclose(new, old, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", ["B,1,S,T", "1,1,S,T", "S,T", "B,1,1,T", "1,S,T"])
+def test_rows_without_a_key_stay_zero_for_masks_of_any_shape(shape: str) -> None:
+    model = attention(mask=f"float[{shape}] m")
+    sizes = {"B": 2, "S": 3, "T": 5, "1": 1}
+    made = feeds(2, 3, 5, 8)
+    made["m"] = np.zeros([sizes[name] for name in shape.split(",")], np.float32)
+    made["m"][..., 0, :] = -np.inf
+    old, new = outputs(model, made), outputs(fused(model), made)
+    assert not np.isnan(new).any()
+    np.testing.assert_array_equal(new[old == 0], 0)
+    assert (old == 0).any()
+    np.testing.assert_allclose(new, old, rtol=2e-5, atol=2e-6)
+
+
+def test_layers_share_one_prepared_mask() -> None:
+    model = attention(mask="bool[B,1,S,T] b", add="w@ = Where(b, zero, low) a@ = Add(s@, w@)", layers=3)
+    after = fused(model)
+    assert ops_of(after).count("Attention") == 3
+    assert ops_of(after).count("ReduceMax") == 1
+    assert ops_of(after).count("IsNaN") == 0
+    made = feeds(2, 3, 3, 8)
+    made["b"] = np.random.default_rng(0).random((2, 1, 3, 3)) < 0.4
+    np.testing.assert_allclose(outputs(after, made), outputs(model, made), rtol=2e-5, atol=2e-6)
+
+
+def test_a_mask_for_each_head_under_a_guard_is_left_alone() -> None:
+    raised = attention(mask="float[B,2,S,T] m")
+    raised.opset_imports[""] = 23
+    result = apply_pass(raised, FuseAttention())
+    assert not result.modified
+    assert "mask of its own" in result.rejects[0].reason
+
+
+def test_the_opset_stays_where_nothing_can_be_fused() -> None:
+    plain = model_of("g (float[N,4] x) => (float[N,4] y) { y = Softmax<axis = -1>(x) }")
+    assert not apply_pass(plain, RaiseForAttention()).modified
+    raised = apply_pass(attention(), RaiseForAttention())
+    assert raised.modified
+    assert raised.model.opset_imports[""] == 23
