@@ -6,7 +6,7 @@ become the settings of passes and of the planner.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxq.api.ranges import Ranges
 from onnxq.contract import AnyPass
@@ -112,15 +112,14 @@ class Emission:
     def quantizing(self, plan: Plan, ranges: Ranges) -> tuple[AnyPass, ...]:
         """Everything that rounds, and what is re-spelled or converted behind it."""
         eight, four = plan.names("int8 blocks"), plan.names("int4 blocks")
+        blocks = QuantizeBlocks(
+            block=BLOCK, rounding="feedback", float_activations=self.target.activation_type is None
+        )
         own: list[AnyPass] = []
         if eight:
-            own.append(QuantizeBlocks(only=eight, block=BLOCK, rounding="feedback", method="mse"))
+            own.append(replace(blocks, only=eight, method="mse"))
         if four:
-            own.append(
-                QuantizeBlocks(
-                    only=four, bits=4, block=BLOCK, symmetric=False, rounding="feedback", method="weighted"
-                )
-            )
+            own.append(replace(blocks, only=four, bits=4, symmetric=False, method="weighted"))
         embeddings = QuantizeEmbeddings(skip=self.settings.keep_float)
         finish = finishing(self._audience)
         linears = () if self.target.format == "weight-only" else (self.linears(plan, ranges),)

@@ -39,6 +39,7 @@ class BlockTask:
         feedback: Whether to round with feedback rather than to the nearest codes.
         gram: X'X of all their inputs, for feedback and for "weighted"; None where it is not asked for.
         damping: Of the feedback.
+        float_activations: Whether activations are not to be rounded.
     """
 
     linears: tuple[Linear, ...]
@@ -50,6 +51,7 @@ class BlockTask:
     feedback: bool
     gram: npt.NDArray[np.float64] | None
     damping: float
+    float_activations: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +118,7 @@ def _put(linear: Linear, packed: _Packed, task: BlockTask, edit: Edit) -> None:
         "N": linear.columns,
         "bits": task.bits,
         "block_size": task.block,
-        "accuracy_level": INT8_ACTIVATIONS,
+        "accuracy_level": None if task.float_activations else INT8_ACTIVATIONS,
     }
     (product,) = edit.insert(
         "MatMulNBits", inputs, attributes, domain=MICROSOFT, before=node, names=[f"{label}_product"]

@@ -55,6 +55,8 @@ class QuantizeBlocks(Pass):
         layers: Name, bits and block of single linears that differ from the rest; all of them are quantized.
         share_tables: Whether embeddings that read the same table read the packed one.
         least: Fewest input channels and fewest output columns that are worth it.
+        float_activations: Whether activations stay as they are, as other providers than the CPU's have it
+            anyway; the CPU's then dequantizes 8-bit weights whole at every run.
     """
 
     bits: int = 8
@@ -68,6 +70,7 @@ class QuantizeBlocks(Pass):
     layers: tuple[tuple[str, int, int], ...] = ()
     share_tables: bool = True
     least: int = 16
+    float_activations: bool = False
 
     name: ClassVar[str] = "quantize-blocks"
     contract: ClassVar[Contract] = Contract.LOSSY
@@ -106,6 +109,7 @@ class QuantizeBlocks(Pass):
             feedback=self.rounding == "feedback",
             gram=gram,
             damping=self.damping,
+            float_activations=self.float_activations,
         )
 
     def rewrite(self, found: BlockTask, edit: Edit) -> None:
