@@ -68,7 +68,7 @@ def bench(
         watch = _watch(settings, threads)
         session = SessionSettings(disabled_optimizers=settings.disabled_optimizers)
         contenders = {name: Contender(each.model, session) for name, each in entrants.items()}
-        told(f"copying {len(entrants)} models to {place.name}" if place.name else "reading the models", 0, 0)
+        told(f"copying to {place.name}" if place.name else "reading the models", 0, 0)
         with open_contest(contenders, watch, place) as contest:
             cases = [_case(contest, shapes, settings.seed) for shapes in settings.cases]
             _refuse_twins(cases)

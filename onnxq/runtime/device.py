@@ -51,6 +51,7 @@ class Device:
             self._link.close()
             raise
         self.python = str(told["python"])
+        self._executable = str(told["executable"])
         self.machine = _machine_from(told["machine"])
         self._free = int(told["free"])
 
@@ -144,7 +145,7 @@ class Device:
         hint, runtime, ours = problem.hint, self.machine.runtime, read_runtime()
         if problem.slug == "refused" and runtime and ours and runtime.version != ours.version:
             hint = f"onnxruntime is {runtime.version} there and {ours.version} here; "
-            hint += "there: python3 -m pip install --upgrade onnxruntime"
+            hint += f"there: {self._executable} -m pip install --upgrade onnxruntime"
         return BackendError(f"on {self.name}: {problem.message}", hint=hint, slug=problem.slug)
 
     def _bring_array(self, array: np.ndarray) -> dict[str, Any]:

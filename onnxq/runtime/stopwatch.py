@@ -35,4 +35,8 @@ def dressed(stage: str, text: str, where: str = "") -> BackendError:
     """The error for what the runtime said while it did `stage`, on this machine or on another."""
     if stage == "provider":
         return not_started(text, where)
+    if stage == "affinity":
+        return BackendError(
+            f"a process cannot keep to the processors {text}", hint="--affinity 0,2-4", slug="no-processor"
+        )
     return refusal(Exception(text), "load" if stage == "load" else "run")

@@ -116,6 +116,16 @@ def test_a_model_that_does_not_run():
     assert caught.value.slug == "bad-feed"
 
 
+def test_processors_that_are_not_there():
+    models = {"m": runtime_graphs.relu()}
+    with (
+        pytest.raises(BackendError, match="4321") as caught,
+        open_contest(models, Watch(processors=(4321,))) as it,
+    ):
+        it.measure(it.feeds(None))
+    assert caught.value.slug == "no-processor"
+
+
 def test_nothing_to_time():
     with pytest.raises(UsageProblem):
         measure_latency({})

@@ -46,7 +46,10 @@ _FOREIGN = re.compile("float8|float4|bfloat16|int4|int2")
 
 
 class Failure(Exception):
-    """The runtime complained; `stage` is "load" or "run", or "provider" for one that could not be started."""
+    """The runtime complained; `stage` is "load" or "run".
+
+    Or "provider" for one that could not be started, "affinity" for processors that are not to be had.
+    """
 
     def __init__(self, stage: str, text: str) -> None:
         super().__init__(text)
@@ -72,8 +75,7 @@ def time_runs(job: Job) -> dict[str, Any]:
     Raises:
         Failure: The runtime refuses the model, or fails while running it.
     """
-    if job["cpus"] and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, job["cpus"])
+    _pin(job["cpus"])
     import onnxruntime
 
     del onnxruntime  # its own memory and the time its import takes are not the model's
@@ -105,8 +107,7 @@ def trace_runs(job: Job, runs: int) -> list[dict[str, Any]]:
         One entry for each execution of an operator in `runs` + 1 runs, in order: node, op, provider, index in
         the optimised graph, us.
     """
-    if job["cpus"] and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, job["cpus"])
+    _pin(job["cpus"])
     with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
         session = _open(job, os.path.join(folder, "trace"))
         run, _ = _prepare(session, dict(job, provider=_CPU))  # a trace says nothing of copies
@@ -116,6 +117,17 @@ def trace_runs(job: Job, runs: int) -> list[dict[str, Any]]:
             events = json.load(file)
     kernels = (event for event in events if event.get("cat") == "Node" and _KERNEL.search(event["name"]))
     return [_entry(event) for event in kernels]
+
+
+def _pin(cpus: list[int]) -> None:
+    """Keep this process to some processors, where there is a choice."""
+    if not cpus or not hasattr(os, "sched_setaffinity"):
+        return
+    allowed = os.sched_getaffinity(0)
+    missing = sorted(set(cpus) - allowed)
+    if missing:
+        raise Failure("affinity", f"{missing}, where it may use {sorted(allowed)}")
+    os.sched_setaffinity(0, cpus)
 
 
 def _entry(event: dict[str, Any]) -> dict[str, Any]:
