@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnxq.api import records
 from onnxq.api.attempts import Attempts, Outcome
+from onnxq.api.checkpoints import Checkpoints
 from onnxq.api.evaluate import Pace, score_with, time_pairs
 from onnxq.api.goals import judge_goals, next_steps
 from onnxq.api.layers import channel_pictures, front_rows, layer_rows
@@ -65,6 +66,7 @@ def optimize(
     *,
     settings: OptimizeSettings | None = None,
     progress: Progress | None = None,
+    work_dir: str | Path | None = None,
 ) -> OptimizeResult:
     """Make a model faster by exact rewrites and INT8, and measure what that costs.
 
@@ -74,6 +76,8 @@ def optimize(
         calibration: Data, as `onnxq.calibration.open_data` takes it. A fixed part is held out to judge on.
         settings: Everything else.
         progress: Called with a stage in words, steps done and steps in all.
+        work_dir: A folder for intermediate results, which take as much room as the model several times over:
+            a run that was killed goes on from there when it is started again. None keeps nothing.
 
     Raises:
         OnnxqError: See `onnxq.errors`; each class says what is wrong.
@@ -92,12 +96,15 @@ def optimize(
         seed=settings.seed,
         progress=progress,
     )
+    folder = None if work_dir is None else Path(work_dir)
+    checkpoints = Checkpoints(folder, (stage.calibration.fingerprint, settings.verify, str(settings.seed)))
     if settings.passes is not None:
         passes = tuple(parse_pass(text) for text in settings.passes)
-        outcome = Attempts(stage, target, settings).own_passes(passes)
+        outcome = Attempts(stage, target, settings, checkpoints).own_passes(passes)
     else:
         stage, kept = _told_apart(stage, settings.keep_float)
-        outcome = Attempts(stage, target, replace(settings, keep_float=kept)).best()
+        settings_apart = replace(settings, keep_float=kept)
+        outcome = Attempts(stage, target, settings_apart, checkpoints).best()
     check_rules(outcome.model, target)
     kernels = _confirm(outcome.model, target)
     return OptimizeResult(outcome.model, _report(stage, settings, outcome, kernels, target, started))

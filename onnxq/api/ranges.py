@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
 
+from onnxq.api.checkpoints import Checkpoints
 from onnxq.api.evaluate import measure_fidelities
 from onnxq.api.stage import Stage
 from onnxq.calibration import DataSource, collect
 from onnxq.contract import Pass, names_wanted
 from onnxq.passes.quantize.ranges import RangeMethod
 from onnxq.pipeline import apply_pass
-from onnxq.recipe import OptimizeSettings
+from onnxq.recipe import OptimizeSettings, format_pass
 
 TRIAL_SAMPLES = 16
 """Most samples that candidates are tried on."""
@@ -59,7 +61,11 @@ Quantizing = Callable[[Ranges], Pass]
 
 
 def choose_ranges(
-    stage: Stage, model: ir.Model, settings: OptimizeSettings, quantizing: Quantizing
+    stage: Stage,
+    model: ir.Model,
+    settings: OptimizeSettings,
+    quantizing: Quantizing,
+    checkpoints: Checkpoints,
 ) -> Ranges:
     """The most cautious candidate that does about as well as the best, on samples that it did not see.
 
@@ -68,19 +74,26 @@ def choose_ranges(
         model: The model with all exact passes applied.
         settings: Effort and, if the user names one, the method, which alone is tried then.
         quantizing: The pass that quantizes `model` with given ranges.
+        checkpoints: Where what was measured is kept.
     """
     candidates = [each for each in CANDIDATES[settings.effort] if settings.ranges in (None, each.method)]
     parts = stage.trial
     if len(candidates) < 2 or not parts.separate:
         return candidates[0] if candidates else Ranges(settings.ranges or UNTRIED.method, UNTRIED.margin)
-    stage.progress("trying ranges", 0, 0)
-    tried = _quantized(stage, model, parts.calibration, {each: quantizing(each) for each in candidates})
-    trial = parts.heldout.select(parts.heldout.indices[:TRIAL_SAMPLES])
-    found = measure_fidelities(
-        model, tried, trial, stage.threads, lambda done, total: stage.progress("trying ranges", done, total)
-    )
-    enough = max(comparison.sqnr_db for comparison in found.values()) - ABOUT_EQUAL_DB
-    return next(each for each in candidates if found[str(each)].sqnr_db >= enough)
+    passes = {each: quantizing(each) for each in candidates}
+
+    def measure() -> dict[str, float]:
+        stage.progress("trying ranges", 0, 0)
+        tried = _quantized(stage, model, parts.calibration, passes)
+        trial = parts.heldout.select(parts.heldout.indices[:TRIAL_SAMPLES])
+        found = measure_fidelities(
+            model, tried, trial, stage.threads, partial(stage.progress, "trying ranges")
+        )
+        return {name: comparison.sqnr_db for name, comparison in found.items()}
+
+    scores = checkpoints.figures("ranges", model, [format_pass(each) for each in passes.values()], measure)
+    enough = max(scores.values()) - ABOUT_EQUAL_DB
+    return next(each for each in candidates if scores[str(each)] >= enough)
 
 
 def _quantized(

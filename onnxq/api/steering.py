@@ -1,4 +1,4 @@
-"""Along the front of plans to one that meets every goal: slower where fidelity is missed, faster where speed is."""
+"""Along the front of plans to one that meets every goal: slower if fidelity is missed, faster if speed is."""
 
 from __future__ import annotations
 

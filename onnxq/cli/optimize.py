@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 @click.option(
     "--save-recipe", type=click.Path(path_type=Path), metavar="FILE.toml", help="Write all settings used."
 )
+@click.option(
+    "--work-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Keep intermediate results there; after a kill, the same command goes on from them.",
+)
 @click.option("--target", help="Processor to run on: auto (this one), x86-vnni, qdq ...  [default: auto]")
 @click.option(
     "--effort",
@@ -82,6 +88,7 @@ def optimize(
     report: Path | None,
     recipe: str | None,
     save_recipe: Path | None,
+    work_dir: Path | None,
     **given: Any,
 ) -> None:
     """Rewrite MODEL so that it runs faster, and measure what that costs.
@@ -99,7 +106,7 @@ def optimize(
     from onnxq import api
 
     with progress_display() as progress:
-        result = api.optimize(model, calib, settings=settings, progress=progress)
+        result = api.optimize(model, calib, settings=settings, progress=progress, work_dir=work_dir)
     give(result.report)
     if report is not None:
         from onnxq.report.page import html_page

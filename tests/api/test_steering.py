@@ -9,7 +9,7 @@ from onnxq.api.steering import TRIES, Standing, settle
 
 
 def walk(start: int, last: int, close_from: int, fast_until: int) -> tuple[int, list[int]]:
-    """Where the walk ends and what it visits: plans from `close_from` on are close, up to `fast_until` fast."""
+    """Where the walk ends, and what it visits: plans from `close_from` on are close, to `fast_until` fast."""
     seen: list[int] = []
 
     def attempt(place: int) -> Standing:
