@@ -151,7 +151,7 @@ def _counted(value: ir.Value | None, axis: int) -> tuple[ir.Node, ir.Value | Non
             plain = start is not None and step is not None and not start.any() and (step == 1).all()
             return (node, offset) if plain and axis == -1 else None
         if is_op(node, "Unsqueeze"):
-            axes, rank = axes_of(node), rank_of(node.outputs[0])
+            axes, rank = axes_of(node), _rank(node.outputs[0])
             if axes is None or (rank is None and any(each >= 0 for each in axes)):
                 return None
             made = [each - (rank or 0) if each >= 0 else each for each in axes]
@@ -166,6 +166,18 @@ def _counted(value: ir.Value | None, axis: int) -> tuple[ir.Node, ir.Value | Non
         else:
             return None
     return None
+
+
+def _rank(value: ir.Value | None, steps: int = _STEP_LIMIT) -> int | None:
+    """Number of axes, counted from a Range where no shape says."""
+    known = rank_of(value) if value is not None else None
+    node = producer(value, "Range", "Unsqueeze", "Cast", "Identity")
+    if known is not None or node is None or not steps:
+        return known
+    if is_op(node, "Range"):
+        return 1
+    below, axes = _rank(node.inputs[0], steps - 1), axes_of(node) if is_op(node, "Unsqueeze") else ()
+    return None if below is None or axes is None else below + len(axes)
 
 
 def _leads_to_range(value: ir.Value | None) -> bool:
