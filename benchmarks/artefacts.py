@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import onnxq
@@ -25,6 +27,7 @@ from benchmarks.environments import ENVIRONMENTS, variables
 from benchmarks.measure import run_measured
 from benchmarks.models import cache_folder
 from benchmarks.subjects import Subject
+from benchmarks.tasks import TASKS
 
 Row = dict[str, Any]
 LIMIT = 1200.0
@@ -94,8 +97,30 @@ def judgement_path(path: Path, runtime: Runtime, subject: Subject, task: str) ->
     """Where a file's answers or scores at a task are kept, there or not; a suffix tells which."""
     parts = [runtime.name, json.dumps(dict(runtime.settings), sort_keys=True), *runtime_versions(runtime)]
     parts += [str(path), source_fingerprint(subject.path), fingerprint(subject.model)]
-    parts += [task, (HERE / "tasks.py").read_text()]
+    parts += [task, source_of(TASKS[task].answer, TASKS[task].score)]
     return cache_folder() / "rivals" / "judged" / f"{_file(subject)}-{task}-{_digest(parts)}"
+
+
+def source_of(*functions: Callable[..., Any]) -> str:
+    """The source of functions and of all those of the same module that they call."""
+    found, left = dict[str, str](), [each for each in functions if inspect.isfunction(each)]
+    while left:
+        function = left.pop()
+        if function.__qualname__ not in found:
+            found[function.__qualname__] = inspect.getsource(function)
+            called = (function.__globals__.get(name) for name in _names_in(function.__code__))
+            left += [
+                each for each in called if inspect.isfunction(each) and each.__module__ == function.__module__
+            ]
+    return "".join(found[name] for name in sorted(found))
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    """Names that a function uses, also in its comprehensions and lambdas."""
+    yield from code.co_names
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield from _names_in(each)
 
 
 def runtime_versions(runtime: Runtime) -> tuple[str, ...]:

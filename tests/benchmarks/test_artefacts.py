@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from benchmarks import artefacts, contestants, subjects
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.measure import Finished
+from benchmarks.tasks import TASKS
 
 REPORT = '{"kernels": {"Gemm": 3}, "layers": []}'
 SUCCESS = Finished(code=0, seconds=3.14159, peak_mb=512.4, output=REPORT, errors="")
@@ -122,3 +124,17 @@ def test_answers_hang_on_what_runs_the_file(subject, tmp_path):
     runtimes = [CONTESTANTS[name].runtime for name in ("fp32", "fp32-noskip", "openvino", "openvino-bf16")]
     places = {artefacts.judgement_path(file, runtime, subject, "sentences") for runtime in runtimes}
     assert len(places) == 4
+
+
+def inner(x):
+    return x + 1
+
+
+def outer(x):
+    return [inner(each) for each in x]
+
+
+def test_source_of_a_task_holds_what_it_calls_and_no_more():
+    assert artefacts.source_of(outer) == "".join(map(inspect.getsource, (inner, outer)))
+    assert "def pool" in artefacts.source_of(TASKS["sentences"].answer)
+    assert "answer_language" not in artefacts.source_of(TASKS["sentences"].answer, TASKS["sentences"].score)
