@@ -14,9 +14,15 @@ from onnxq.pipeline import apply_pass
 from tests.graphs import model_of, ops_of, outputs_of
 
 SHAPES = {
-    "qs": "B,S,H,D", "qt": "B,H,S,D", "ks": "B,T,H,D", "vs": "B,T,H,D", "vt": "B,H,T,D", "kt": "B,H,D,T",
-    "s": "B,H,S,T", "a": "B,H,S,T", "p": "B,H,S,T", "c": "B,H,S,D", "ct": "B,S,H,D", "y": "B,S,W", "w": "B,1,S,T",
-}  # fmt: skip
+    **dict.fromkeys(("qs", "ct"), "B,S,H,D"),
+    **dict.fromkeys(("qt", "c"), "B,H,S,D"),
+    **dict.fromkeys(("ks", "vs"), "B,T,H,D"),
+    **dict.fromkeys(("s", "a", "p"), "B,H,S,T"),
+    "vt": "B,H,T,D",
+    "kt": "B,H,D,T",
+    "w": "B,1,S,T",
+    "y": "B,S,W",
+}
 
 
 def core(layer: str, queries: str, add: str) -> str:
