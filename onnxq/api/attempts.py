@@ -17,7 +17,7 @@ from onnxq.api.checkpoints import Checkpoints
 from onnxq.api.emission import Emission
 from onnxq.api.evaluate import measure_fidelity
 from onnxq.api.goals import Goals
-from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges
+from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges, clip_ranges
 from onnxq.api.stage import Stage
 from onnxq.api.steering import Standing, settle
 from onnxq.contract import AnyPass, names_wanted
@@ -176,7 +176,10 @@ class Attempts:
         def quantizing(ranges: Ranges) -> QuantizeLinears:
             return replace(self.emission.linears(plan, ranges), rounding="nearest", correct_bias=False)
 
-        return choose_ranges(self.stage, model, self.settings, quantizing, self.checkpoints)
+        ranges = choose_ranges(self.stage, model, self.settings, quantizing, self.checkpoints)
+        if self.settings.effort != "best" or self.settings.ranges is not None:
+            return ranges
+        return clip_ranges(self.stage, model, ranges, quantizing, self.checkpoints)
 
     def _gather_once(self, model: ir.Model, passes: Sequence[AnyPass]) -> Gather:
         """Statistics of `model` for all of `passes`, whatever state they ask for.

@@ -12,7 +12,7 @@ from onnxq.report.bench_rows import MemoryRow, NodeRow, OperatorRow, PlacementRo
 from onnxq.report.measures import Machine
 from onnxq.report.results import BenchResult
 from onnxq.runtime import PROVIDERS, Latency, Profile
-from onnxq.runtime.latency import FEWEST_ROUNDS
+from onnxq.runtime.latency import FEWEST_ROUNDS, compared
 from onnxq.runtime.providers import short_name
 
 NOISY = 0.25
@@ -113,6 +113,19 @@ def _doubts(timed: Timed) -> Iterator[str]:
             told = _doubt(each)
             if told:
                 yield f"{name} against {first} at {label}: {told}"
+        yield from _close_seconds(label, dict(list(found.items())[1:]))
+
+
+def _close_seconds(label: str, rivals: Mapping[str, Latency]) -> Iterator[str]:
+    """Models that the rounds do not tell from the fastest of those that are compared with the first."""
+    fast = {name: each for name, each in rivals.items() if each.processes >= FEWEST_ROUNDS}
+    if len(fast) < 2:
+        return
+    best = max(fast, key=lambda name: fast[name].speedup_least)
+    against = compared({best: fast[best], **fast})
+    close = [name for name, each in against.items() if name != best and each.verdict == "not resolved"]
+    if close:
+        yield f"{best} against {', '.join(close)} at {label}: not resolved."
 
 
 def _doubt(each: Latency) -> str:

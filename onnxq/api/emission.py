@@ -139,6 +139,7 @@ class Emission:
             form=self.form,
             method=ranges.method,
             margin=ranges.margin,
+            ranges=ranges.given,
             activation=self.target.activation_codes,
             weight_bits=self.target.weight_bits,
             float_bias=self._is_compiled,

@@ -9,7 +9,7 @@ deployed model will meet is unlike all of them. Among ranges that do about equal
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import onnx_ir as ir
@@ -19,9 +19,12 @@ from onnxq.api.evaluate import measure_fidelities
 from onnxq.api.stage import Stage
 from onnxq.calibration import DataSource, collect
 from onnxq.contract import Pass, names_wanted
+from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.passes.quantize.ranges import RangeMethod
 from onnxq.pipeline import apply_pass
+from onnxq.planning.clipping import ClippingSettings, coarse_clipping, fine_clipping
 from onnxq.recipe import OptimizeSettings, format_pass
+from onnxq.statistics import Statistic
 
 TRIAL_SAMPLES = 16
 """Most samples that candidates are tried on."""
@@ -29,13 +32,21 @@ TRIAL_SAMPLES = 16
 
 @dataclass(frozen=True)
 class Ranges:
-    """How static ranges are taken from statistics: see `onnxq.passes.quantize.ranges.choose_range`."""
+    """How static ranges are taken from statistics: see `onnxq.passes.quantize.ranges.choose_range`.
+
+    Attributes:
+        method: By what rule.
+        margin: Part by which they are widened.
+        given: Activations whose range is known better: name, low, high.
+    """
 
     method: RangeMethod = "minmax"
     margin: float = 0.2
+    given: tuple[tuple[str, float, float], ...] = ()
 
     def __str__(self) -> str:
-        return self.method + (f", widened by {self.margin:.0%}" if self.margin else "")
+        widened = f", widened by {self.margin:.0%}" if self.margin else ""
+        return self.method + widened + (f", {len(self.given)} clipped" if self.given else "")
 
 
 UNTRIED = Ranges()
@@ -102,3 +113,53 @@ def _quantized(
     """Each pass on `model`, with statistics of `source` that are gathered once for all of them."""
     statistics = collect(model, source, names_wanted(passes.values(), model), threads=stage.threads)
     return {str(ranges): apply_pass(model, each, statistics).model for ranges, each in passes.items()}
+
+
+def clip_ranges(
+    stage: Stage,
+    model: ir.Model,
+    ranges: Ranges,
+    quantizing: Callable[[Ranges], QuantizeLinears],
+    checkpoints: Checkpoints,
+) -> Ranges:
+    """`ranges`, cut back or widened one by one where the model's output gains on samples they did not see.
+
+    Token-wise clipping: first one share for all activations, then each end by itself; see
+    `onnxq.planning.clipping`. What helps on one half of the samples alone is not done.
+
+    Args:
+        stage: The data.
+        model: The model with all exact passes applied.
+        ranges: What to start from.
+        quantizing: The pass that quantizes `model` with given ranges.
+        checkpoints: Where the result is kept.
+    """
+    rounding, parts = quantizing(ranges), stage.trial
+    if not parts.separate:
+        return ranges
+
+    def search() -> dict[str, float]:
+        wanted = names_wanted([rounding], model)
+        ranged = wanted.get(Statistic.CHANNEL_EXTREMES, set())
+        for kind in (Statistic.TOKEN_EXTREMES, Statistic.ROWS):
+            wanted.setdefault(kind, set()).update(ranged)
+        statistics = collect(model, parts.calibration, wanted, threads=stage.threads)
+        quantized = apply_pass(model, rounding, statistics).model
+        settings = ClippingSettings(samples=TRIAL_SAMPLES, margin=ranges.margin, threads=stage.threads)
+        told = partial(stage.progress, "clipping ranges")
+        coarse = coarse_clipping(model, quantized, parts.heldout, statistics, settings, report=told)
+        fine = fine_clipping(model, quantized, parts.heldout, coarse, settings, report=told)
+        ends = (
+            (name, end, value)
+            for name, both in fine.ranges.items()
+            for end, value in zip(_ENDS, both, strict=True)
+        )
+        return {f"{end} {name}": float(value) for name, end, value in ends}
+
+    found = checkpoints.figures("clipping", model, [format_pass(rounding)], search)
+    names = sorted(key.partition(" ")[2] for key in found if key.startswith(_ENDS[0]))
+    given = tuple((name, *(found[f"{end} {name}"] for end in _ENDS)) for name in names)
+    return replace(ranges, given=given)  # type: ignore[arg-type]  # two ends each
+
+
+_ENDS = ("low", "high")

@@ -143,6 +143,16 @@ def test_a_difference_of_unknown_size_is_called_so() -> None:
     assert "4.50x by least times, 0.900x to 1.10x by the rounds" in told
 
 
+def test_rivals_that_are_as_fast_as_each_other_are_called_so() -> None:
+    timed = {
+        "a": latency(9, 9, 9, 9, 9),
+        "b": latency(2, 3, 2, 3, 2, verdict="faster"),
+        "c": latency(3, 2, 3, 2, 3, verdict="faster", least=1.1),
+        "d": latency(5, 5, 5, 5, 5, verdict="faster"),
+    }
+    assert "c against b at x=1: not resolved." in hints(timed)
+
+
 def test_figures_that_wander_are_called_so() -> None:
     told = hints({"a": latency(1, 1, 1), "b": latency(1, 2, 1, verdict="slower", settled=False)})
     assert "The processes of b disagree" in told
