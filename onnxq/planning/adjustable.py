@@ -97,8 +97,7 @@ def _open_up(model: ir.Model, node: ir.Node) -> Quantizer | None:
         return None
     clip = producer(node.inputs[0], "Clip")
     source = node.inputs[0] if clip is None else clip.inputs[0]
-    # Behind a division by each token's own scale there is no range of the tensor.
-    if source is None or constant_of(source) is not None or producer(source, "Div") is not None:
+    if source is None or constant_of(source) is not None or _is_by_token(source):
         return None
     params = _params(float(scale.reshape(())), zero, clip)
     label = str(node.outputs[0].name)
@@ -112,6 +111,12 @@ def _open_up(model: ir.Model, node: ir.Node) -> Quantizer | None:
         for place, value in enumerate(opened[2:], 1):
             clip.replace_input_with(place, value)
     return Quantizer(str(source.name), params, tuple(str(value.name) for value in opened))
+
+
+def _is_by_token(source: ir.Value) -> bool:
+    """Whether each token is divided by a scale of its own, so that there is no range of the tensor."""
+    product = producer(source, "Mul")
+    return product is not None and any(producer(each, "Reciprocal") is not None for each in product.inputs)
 
 
 def _params(scale: float, zero: np.ndarray, clip: ir.Node | None) -> QuantParams:
