@@ -90,7 +90,9 @@ def _make(contestant: Contestant, subject: Subject, folder: Path) -> Row:
 def _own_report(output: str) -> Row:
     """Keep of our report what says how the model was made; the rest is large, or measured again here."""
     report = json.loads(output)
-    return {"report": {key: report[key] for key in ("passes", "kernels", "goals") if key in report}}
+    kept = {key: report[key] for key in ("kernels", "goals") if key in report}
+    passes = {each["name"]: each["changes"] for each in report.get("passes", ()) if each["changes"]}
+    return {"report": {"passes": passes, **kept}}
 
 
 def judgement_path(path: Path, runtime: Runtime, subject: Subject, task: str) -> Path:

@@ -23,34 +23,43 @@ ERROR_NAMES = {
     "sqnr_db": "noise over signal",
     "perplexity_ratio": "perplexity over fp32's, less 1",
 }
-KINDS = (
-    ("onnxq", "onnxruntime", "best in ONNX Runtime"),
-    ("onnxq", "openvino", "best INT8 in OpenVINO"),
-    ("openvino-onnxq", "openvino", "best INT8 in OpenVINO"),
+FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+KINDS: tuple[tuple[str, str, Mapping[str, str], str], ...] = (
+    ("onnxq", "onnxruntime", {}, "ONNX Runtime"),
+    ("onnxq", "openvino", FLOAT32, "OpenVINO, INT8 and float32"),
+    ("onnxq", "openvino", {}, "OpenVINO, INT8 and bfloat16"),
+    ("openvino-onnxq", "openvino", FLOAT32, "OpenVINO, INT8 and float32"),
+    ("openvino-onnxq-bf16", "openvino", {}, "OpenVINO, INT8 and bfloat16"),
 )
-"""Our contestant, the runtime of the rivals, and what the table calls them."""
+"""Our contestant, the runtime of the rivals with its settings, and what the table calls them."""
 
 
 def margins(rows: Rows) -> str:
     """One table for a subject; empty without ours or without rivals."""
     lines = []
-    for ours, runtime, title in KINDS:
-        rivals = _quantized(rows, runtime)
+    for ours, runtime, settings, title in KINDS:
+        rivals = _quantized(rows, runtime, settings)
         if "scores" not in rows.get(ours, {}) or not rivals:
             continue
         lines += [
             [f"`{ours}`", title, *line]
             for line in [*_times(rows[ours], rivals), *_errors(rows[ours], rivals)]
         ]
-    return table(["ours", "against", "what", "theirs", "ours / theirs", "of medians"], lines) if lines else ""
+    return (
+        table(["ours", "against the best in", "what", "theirs", "ours / theirs", "of medians"], lines)
+        if lines
+        else ""
+    )
 
 
-def _quantized(rows: Rows, runtime: str) -> dict[str, Row]:
+def _quantized(rows: Rows, runtime: str, settings: Mapping[str, str]) -> dict[str, Row]:
     skipped = originals(rows)
     return {
         name: row
         for name, row in rows.items()
-        if row.get("runtime", "onnxruntime") == runtime and "onnxq" not in name and name not in skipped
+        if (row.get("runtime", "onnxruntime"), row.get("settings", {})) == (runtime, settings)
+        and "onnxq" not in name
+        and name not in skipped
     }
 
 

@@ -40,6 +40,7 @@ def enter(name: str, subject: Subject, judge: Judge) -> Row:
     """Make and judge one contestant; what fails is a row that says why."""
     contestant = CONTESTANTS[name]
     row: Row = {"call": contestant.call, "runtime": contestant.runtime.name}
+    row |= {"settings": dict(contestant.runtime.settings)} if contestant.runtime.settings else {}
     try:
         artefact = find_or_make(name, subject)
         row |= artefact.cost

@@ -14,7 +14,8 @@ from benchmarks.contestants import CONTESTANTS
 from benchmarks.measure import Finished
 from benchmarks.tasks import TASKS
 
-REPORT = '{"kernels": {"Gemm": 3}, "layers": []}'
+PASSES = [{"name": "drop-dropout", "changes": 0}, {"name": "fold-gamma", "changes": 2, "rejects": []}]
+REPORT = json.dumps({"kernels": {"Gemm": 3}, "layers": [], "passes": PASSES})
 SUCCESS = Finished(code=0, seconds=3.14159, peak_mb=512.4, output=REPORT, errors="")
 QUIET = dataclasses.replace(SUCCESS, output="")
 
@@ -54,7 +55,7 @@ def test_onnxq_runs_as_its_users_run_it(monkeypatch, subject, tmp_path):
     assert commands[0][5:9] == ["--calib", f"{tmp_path}/minilm/calibration.npz", "--batch-size", "8"]
     assert commands[0][9:12] == ["--format", "qdq", "-o"]
     assert commands[0][-1] == "--json"
-    report = {"kernels": {"Gemm": 3}}
+    report = {"passes": {"fold-gamma": 2}, "kernels": {"Gemm": 3}}
     assert found.cost == {"seconds": 3.1, "peak_mb": 512, "file_mb": 2.5, "report": report}
     assert found.path.stat().st_size == 2_500_000
 

@@ -30,7 +30,7 @@ def rows():
 
 def test_each_figure_is_held_against_the_best_in_it(rows):
     page = margins(rows)
-    assert "| `onnxq` | best in ONNX Runtime | time at 1x128 | `quick` | 0.80 | 0.75 (`steady`) |" in page
+    assert "| `onnxq` | ONNX Runtime | time at 1x128 | `quick` | 0.80 | 0.75 (`steady`) |" in page
     assert "| 1 - cosine | `steady` | 0.25 |" in page
     assert "OpenVINO" not in page
 
@@ -38,8 +38,18 @@ def test_each_figure_is_held_against_the_best_in_it(rows):
 def test_source_model_is_no_quantized_rival(rows):
     rows["openvino-bf16"] = row(1.0, 1, 1, "openvino", "source")
     rows["openvino-nncf"] = row(0.995, 16, 18, "openvino")
-    line = next(line for line in margins(rows).splitlines() if "INT8 in OpenVINO | time" in line)
+    line = next(line for line in margins(rows).splitlines() if "INT8 and bfloat16 | time" in line)
     assert "| `openvino-nncf` | 0.50 | 0.50 (`openvino-nncf`) |" in line
+
+
+def test_precisions_are_held_apart(rows):
+    exact = row(0.995, 16, 18, "openvino") | {"settings": {"INFERENCE_PRECISION_HINT": "f32"}}
+    rows |= {"openvino-nncf": exact, "openvino-nncf-bf16": row(0.995, 4, 4, "openvino")}
+    lines = [line for line in margins(rows).splitlines() if "OpenVINO" in line and "time" in line]
+    assert [line.split(" | ")[3:5] for line in lines] == [
+        ["`openvino-nncf`", "0.50"],
+        ["`openvino-nncf-bf16`", "2.00"],
+    ]
 
 
 def test_noise_is_a_ratio_of_powers():
