@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,10 +88,21 @@ def _fixed_by(name: str, shape: Sequence[int], known: Mapping[str, Port]) -> dic
             hint=f"It has one size: {name}={shape[0]}",
             slug="bad-shape",
         )
-    inputs = ", ".join(declared(port) for port in known.values())
+    inputs = _listed(known.values())
     told = f"; dimensions: {', '.join(sorted(dimensions))}" if dimensions else ""
     raise UsageProblem(
         f"no input named {name!r}, nor a dimension", hint=f"inputs: {inputs}{told}", slug="unknown-input"
+    )
+
+
+def _listed(ports: Iterable[Port]) -> str:
+    """Inputs and their shapes; many of one shape, such as a cache, are told once."""
+    alike: dict[object, list[Port]] = {}
+    for port in ports:
+        alike.setdefault(port.shape if len(port.shape) > 2 else port.name, []).append(port)
+    return ", ".join(
+        declared(first) + (f" (and {len(others)} others like it)" if others else "")
+        for first, *others in alike.values()
     )
 
 

@@ -60,6 +60,14 @@ def test_dimensions_by_their_names():
     assert feeds["input_ids"].shape == (2, 1)
 
 
+def test_a_cache_is_listed_once():
+    cache = [port(f"past.{i}", ("batch", 3, "past", 64)) for i in range(60)]
+    with pytest.raises(UsageProblem) as caught:
+        feeds_for([*BERT, *cache], {"nope": (1,)})
+    assert "past.0 batch x 3 x past x 64 (and 59 others like it)" in caught.value.hint
+    assert len(caught.value.hint) < 300
+
+
 def test_inputs_may_differ_in_what_a_sloppy_exporter_called_the_same():
     sizes = shapes_for(BERT, {"input_ids": (1, 8), "attention_mask": (1, 9)})
     assert sizes == {"input_ids": (1, 8), "attention_mask": (1, 9), "token_type_ids": (1, 8)}
