@@ -58,9 +58,9 @@ def weights(spec: Spec, channels: int, columns: int, *, is_up: bool = False) -> 
     return make
 
 
-def vectors(*shape: int, size: float = 0.2) -> Numbers:
+def vectors(*shape: int, size: float = 0.2, around: float = 0.0) -> Numbers:
     """Biases, positions and the like."""
-    return lambda random: size * random.standard_normal(shape)
+    return lambda random: around + size * random.standard_normal(shape)
 
 
 def tables(spec: Spec) -> Numbers:

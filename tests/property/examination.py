@@ -76,6 +76,9 @@ def number_complaints(subject: Subject, found: list[Arrays], *, bitwise: bool = 
     trials = zip(subject.feeds, subject.outputs, found, subject.noise, strict=True)
     for feed, old, new, noise in trials:
         for name, array in old.items():
+            if array.shape != new[name].shape:
+                yield f"{name!r} on {feed.label}: {new[name].shape} instead of {array.shape}"
+                continue
             if bitwise and subject.spec.dtype == "float32" and array.tobytes() != new[name].tobytes():
                 yield f"{name!r} on {feed.label}: other bits"
             wide = array.astype(np.float64)

@@ -19,7 +19,19 @@ from tests.property.subjects import EAGER, EXACT, Subject
 
 ENOUGH = 3
 """Models of the sample on which each pass must find something to do."""
-WORKING = [*[each for each in EXACT if each.name not in {eager.name for eager in EAGER}], *EAGER]
+
+
+def reads_codes(a_pass: AnyPass) -> bool:
+    """Whether the pass is for what rounding leaves behind, which exported models have none of."""
+    return all(
+        "QuantizeLinear" in each.text or "MatMulInteger" in each.text for each in a_pass.examples().fires
+    )
+
+
+WORKING = [
+    *[each for each in EXACT if each.name not in {eager.name for eager in EAGER} and not reads_codes(each)],
+    *EAGER,
+]
 """Each pass with the options that make it fire."""
 SURE = [
     Spec("decoder", opset=23, norm=norm, activation=activation, clutter="exporter", dims=Dims(layers=1))

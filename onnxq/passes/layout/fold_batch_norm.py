@@ -85,7 +85,8 @@ def _folding(convolution: Convolution, node: ir.Node, opset: int) -> Folding | R
     if gamma is None or beta is None or mean is None or variance is None:
         return Reject("its numbers are not constant", label_of(node))
     epsilon = node.attributes.get("epsilon")
-    factor = gamma / np.sqrt(variance + (1e-5 if epsilon is None else epsilon.as_float()))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        factor = gamma / np.sqrt(variance + (1e-5 if epsilon is None else epsilon.as_float()))
     if not np.isfinite(factor).all():
         return Reject("a variance is not positive", label_of(node))
     return Folding(convolution, node, factor, beta - mean * factor)
