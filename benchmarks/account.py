@@ -149,7 +149,8 @@ def report(model: Path, shape: tuple[int, int], threads: int) -> str:
     )
     return (
         f"{model.name} at {shape[0]}x{shape[1]}, {threads} threads: {least:.2f} ms, "
-        f"operators {total / 1e3:.2f} ms, products at their peaks {bound / 1e3:.2f} ms.\n{peaks} (before to after: {drift}).\n\n{text}\n"
+        f"operators {total / 1e3:.2f} ms, "
+        f"products at their peaks {bound / 1e3:.2f} ms.\n{peaks} (before to after: {drift}).\n\n{text}\n"
     )
 
 
