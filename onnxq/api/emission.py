@@ -83,7 +83,6 @@ class Emission:
             target=self.target,
             keep_float=self.settings.keep_float,
             forms=self._forms(),
-            split=self.target.splits_channels,
             count="bytes" if self.counts_bytes else "time",
             exchange=BYTES_EXCHANGE if self.counts_bytes else EXCHANGE,
             trial=TrialSettings(rows=_ROWS[self.settings.effort]),

@@ -51,6 +51,7 @@ _MODULES = {
     "move-nan-guard": "onnxq.passes.layout.move_nan_guard:MoveNanGuard",
     "pick-by-slice": "onnxq.passes.layout.pick_by_slice:PickBySlice",
     "sum-before-norm": "onnxq.passes.layout.sum_before_norm:SumBeforeNorm",
+    "gather-dequantized": "onnxq.passes.layout.gather_dequantized:GatherDequantized",
     "sub-before-norm": "onnxq.passes.layout.sub_before_norm:SubBeforeNorm",
     "phase-transposed-convs": "onnxq.passes.layout.phase_transposed_convs:PhaseTransposedConvs",
     "narrow-before-upsampling": "onnxq.passes.layout.narrow_before_upsampling:NarrowBeforeUpsampling",

@@ -109,3 +109,49 @@ def factor_examples() -> Examples:
             ),
         ),
     )
+
+
+def picked_examples() -> Examples:
+    """For `ComputePicked`."""
+    draw = np.random.default_rng(4)
+    arrays: dict[str, np.ndarray] = {
+        "w": draw.normal(size=(4, 32)).astype(np.float32),
+        "b": draw.normal(size=32).astype(np.float32),
+        "picked": np.array([17, 3], np.int64),
+        "many": np.arange(4, dtype=np.int64),
+        "half": np.array(0.5, np.float32),
+        "one": np.array(1, np.float32),
+        "root": np.array(np.sqrt(2), np.float32),
+    }
+
+    def example(body: str, reason: str = "", outputs: str = "float[2,3,2] y, float[2,3,32] z") -> Example:
+        head = f'<ir_version: 9, opset_import: ["" : 20]> g (float[2,3,4] x) => ({outputs})'
+        read = set(body.replace("(", " ").replace(")", " ").replace(",", " ").split())
+        used = {name: array for name, array in arrays.items() if name in read}
+        kinds = {"float32": "float", "int64": "int64"}
+        declared = ", ".join(
+            f"{kinds[array.dtype.name]}{list(array.shape) if array.ndim else ''} {name}"
+            for name, array in used.items()
+        )
+        return Example(f"{head} <{declared}> {{ {body} }}", reason, constants=used)
+
+    linear = "m = MatMul(x, w)  a = Add(m, b)"
+    spelled = "c = Div(a, root)  e = Erf(c)  f = Add(e, one)  g = Mul(a, f)  h = Mul(g, half)"
+    return Examples(
+        fires=(
+            example(f"{linear}  h = Gelu(a)  y = Gather<axis = -1>(h, picked)  z = Neg(h)"),
+            example(f"{linear}  {spelled}  y = Gather<axis = -1>(h, picked)  z = Neg(h)"),
+            example("m = MatMul(x, w)  h = Relu(m)  y = Gather<axis = -1>(h, picked)  z = Neg(h)"),
+        ),
+        holds=(
+            example(
+                f"{linear}  h = Gelu(a)  y = Gather<axis = -1>(h, many)  z = Neg(h)",
+                "are many",
+                "float[2,3,4] y, float[2,3,32] z",
+            ),
+            example(
+                f"{linear}  h = Gelu(a)  y = Gather<axis = -1>(h, picked)", "nothing else", "float[2,3,2] y"
+            ),
+            example(f"{linear}  h = Sin(a)  y = Gather<axis = -1>(h, picked)  z = Neg(h)"),
+        ),
+    )

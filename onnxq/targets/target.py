@@ -32,8 +32,6 @@ class Target:
         float_type: What everything that is not an integer is computed in.
         float_kept: Operators that are computed in float32 all the same.
         quantized_attention: Whether both operands of attention's products are quantized as well.
-        splits_channels: Whether outlier channels may be multiplied in float beside an integer product. Where
-            the graph is compiled, a second reader keeps an activation from being rounded as it is computed.
         smallest_depth: Least K (rows of the weight) from which INT8 pays.
         smallest_width: Least N (columns of the weight) from which INT8 pays.
         forbidden: Forms never to emit, by slug (those of `onnxq.targets.rules`), with the reason.
@@ -53,7 +51,6 @@ class Target:
     float_type: Literal["float32", "float16"] = "float32"
     float_kept: tuple[str, ...] = ()
     quantized_attention: bool = False
-    splits_channels: bool = True
     smallest_depth: int = 16
     smallest_width: int = 16
     forbidden: Mapping[str, str] = field(default_factory=dict, hash=False)

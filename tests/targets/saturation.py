@@ -1,9 +1,9 @@
 """What x86 without 8-bit dot products makes of uint8 times int8, emulated for whole models.
 
 `vpmaddubsw` multiplies bytes by bytes and adds each two neighbouring products into 16 bits, where the sum
-saturates; `vpmaddwd` and `vpaddd` then add those in 32 bits. With `vpdpbusd` (VNNI) nothing saturates. The zero
-point of the activation is taken off afterwards, by sums over the columns of the weight, so that what saturates
-are products of raw codes.
+saturates; `vpmaddwd` and `vpaddd` then add those in 32 bits. With `vpdpbusd` (VNNI) nothing saturates. The
+zero point of the activation is taken off afterwards, by sums over the columns of the weight, so that what
+saturates are products of raw codes.
 
 A model is emulated by spelling out its integer products in standard operators, exact in double precision, so
 that ONNX Runtime runs everything else as ever.

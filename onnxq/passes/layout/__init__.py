@@ -22,8 +22,8 @@ KERNELS_BEFORE_ROUNDING = (
 """Those that need ONNX Runtime's own operators, or are for its kernels alone; they come first."""
 AFTER_ROUNDING: tuple[str, ...] = ("move-codes", "cancel-across", "cancel-transposes", "sub-before-norm")
 """Re-spellings of what rounding emitted, bit for bit."""
-COMPILED_BEFORE_ROUNDING = ("fold-factor",)
-"""Those for runtimes that compile the graph, OpenVINO and TensorRT; they come last."""
+COMPILED_BEFORE_ROUNDING = ("compute-picked", "move-nan-guard", "sum-before-norm", "fold-factor")
+"""Those for runtimes that compile the graph, OpenVINO and TensorRT, which know the usual spellings."""
 COMPILED_AFTER_ROUNDING = ("hoist-rounding",)
 
 Audience = Literal["kernels", "standard", "compiled", "fusing"]
@@ -36,7 +36,7 @@ def respelling(audience: Audience) -> tuple[AnyPass, ...]:
     names = {
         "kernels": (*KERNELS_BEFORE_ROUNDING, *BEFORE_ROUNDING),
         "standard": BEFORE_ROUNDING,
-        "compiled": (*BEFORE_ROUNDING, *COMPILED_BEFORE_ROUNDING),
+        "compiled": COMPILED_BEFORE_ROUNDING,
         "fusing": (),
     }
     return _passes(names[audience])
