@@ -100,3 +100,40 @@ def slice_examples() -> Examples:
             Example(hidden(f"{_UP}c = Gather<axis = 0>(h, picks) {_TOTAL}d = MatMul(c, v) y = Add(d, o)")),
         ),
     )
+
+
+_TABLE = (
+    f"int8[3,4] codes = {{{', '.join(str(21 * k - 128) for k in range(12))}}}, "
+    "float[3,1] scales = {0.5, 0.25, 0.1}, float one = {1.0}"
+)
+_ROWS = "c = Gather(codes, i) s = Gather(scales, i) v = Cast<to = 1>(c) "
+
+
+def rows_examples() -> Examples:
+    """For `GatherDequantized`."""
+
+    def rows(body: str, constants: str = _TABLE, inputs: str = "int64[N] i") -> str:
+        return _model(body, constants, inputs, "float[N,4] y")
+
+    return Examples(
+        fires=(
+            Example(rows(f"{_ROWS}y = Mul(v, s)")),
+            Example(rows(f"{_ROWS}m = Mul(s, v) y = Tanh(m)")),
+            Example(rows(f"{_ROWS}y = Mul(v, s)", inputs="int32[N] i")),
+        ),
+        holds=(
+            Example(rows(f"{_ROWS}m = Mul(v, s) y = Add(m, v)"), "something else reads"),
+            Example(
+                rows(
+                    "c = Gather(codes, i) s = Gather(scales, j) v = Cast<to = 1>(c) y = Mul(v, s)",
+                    inputs="int64[N] i, int64[N] j",
+                ),
+                "different indices",
+            ),
+            Example(
+                rows(f"{_ROWS}y = Mul(v, s)", _TABLE.replace("float[3,1]", "float[3]"), "int64[4] i"),
+                "one for each",
+            ),
+            Example(rows("c = Gather(codes, i) v = Cast<to = 1>(c) y = Mul(v, one)")),
+        ),
+    )

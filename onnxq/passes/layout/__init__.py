@@ -20,7 +20,13 @@ KERNELS_BEFORE_ROUNDING = (
     "fuse-rotary",
 )
 """Those that need ONNX Runtime's own operators, or are for its kernels alone; they come first."""
-AFTER_ROUNDING: tuple[str, ...] = ("move-codes", "cancel-across", "cancel-transposes", "sub-before-norm")
+AFTER_ROUNDING: tuple[str, ...] = (
+    "move-codes",
+    "cancel-across",
+    "cancel-transposes",
+    "gather-dequantized",
+    "sub-before-norm",
+)
 """Re-spellings of what rounding emitted, bit for bit."""
 COMPILED_BEFORE_ROUNDING = ("compute-picked", "move-nan-guard", "sum-before-norm", "fold-factor")
 """Those for runtimes that compile the graph, OpenVINO and TensorRT, which know the usual spellings."""
