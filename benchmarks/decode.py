@@ -1,10 +1,10 @@
 """Prefill and decode of a language model with a cache, one model a process, in alternated rounds.
 
-    python -m benchmarks.decode fp32=A.onnx int8=B.onnx ... [--rounds 3] [--tokens 64] [-o results/decode.json]
+    python -m benchmarks.decode fp32=A.onnx int8=B.onnx ... [--rounds 3] [--tokens 64] [-o FILE.json]
 
-Prefill is one call with 256 tokens and a past of length 0. Decode starts from what that call gave: each call takes
-the likeliest next token, and its keys and values stay where the runtime put them (IO binding) to be the past of the
-next call. The first model named is what the others are compared with.
+Prefill is one call with 256 tokens and a past of length 0. Decode starts from what that call gave: each call
+takes the likeliest next token, and its keys and values stay where the runtime put them (IO binding) to be the
+past of the next call. The first model named is what the others are compared with.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _prompt() -> Arrays:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the models named on the command line; with `--worker`, one of them in this process."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="+", metavar="NAME=FILE")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64)
@@ -149,11 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found[name].append(Speed(**{key: tuple(value) for key, value in json.loads(told).items()}))
     rows = compare(found)
     for name, row in rows.items():
-        print(
-            f"{name:16s} prefill {row['prefill_ms_least']:7.1f} ms ({row['prefill_speedup_least']:.2f}x, median "
-            f"{row['prefill_speedup_median']:.2f}x)  decode {row['decode_ms_least']:6.2f} ms "
-            f"({row['decode_speedup_least']:.2f}x, median {row['decode_speedup_median']:.2f}x)"
-        )
+        told = [
+            f"{phase} {row[f'{phase}_ms_least']:.2f} ms, {row[f'{phase}_speedup_least']:.2f}x "
+            f"(median {row[f'{phase}_speedup_median']:.2f}x)"
+            for phase in ("prefill", "decode")
+        ]
+        print(f"{name:16s} {'  '.join(told)}")
     if given.output is not None:
         facts = {"prompt": PROMPT, "tokens": given.tokens, "threads": given.threads, "rounds": given.rounds}
         sizes = {name: Path(path).stat().st_size for name, path in models.items()}
