@@ -149,12 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found[name].append(Speed(**{key: tuple(value) for key, value in json.loads(told).items()}))
     rows = compare(found)
     for name, row in rows.items():
-        told = [
+        figures = [
             f"{phase} {row[f'{phase}_ms_least']:.2f} ms, {row[f'{phase}_speedup_least']:.2f}x "
             f"(median {row[f'{phase}_speedup_median']:.2f}x)"
             for phase in ("prefill", "decode")
         ]
-        print(f"{name:16s} {'  '.join(told)}")
+        print(f"{name:16s} {'  '.join(figures)}")
     if given.output is not None:
         facts = {"prompt": PROMPT, "tokens": given.tokens, "threads": given.threads, "rounds": given.rounds}
         sizes = {name: Path(path).stat().st_size for name, path in models.items()}
