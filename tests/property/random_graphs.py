@@ -164,6 +164,60 @@ def copy(s: Sketch) -> None:
     s.current = s.op("Identity", s.current)
 
 
+def picture(s: Sketch) -> None:
+    """Tokens as rows of an image, upsampled, convolved back to their number."""
+    if s.dtype != np.float32:
+        return  # runtimes convolve nothing wider
+    image = s.op("Unsqueeze", s.op("Transpose", s.current, perm=[0, 2, 1]), s.ints(3))
+    bias = [s.weight(s.channels)] if s.flip() else []
+    up = s.op("ConvTranspose", image, s.weight(s.channels, s.channels, 2, 2), *bias, strides=[2, 2])
+    if s.flip():
+        numbers = [s.weight(s.channels) for _ in range(3)]
+        variance = s.constant(np.full(s.channels, 1.5, s.dtype), shared=False)
+        up = s.op("BatchNormalization", up, *numbers, variance)
+    if s.flip():
+        up = s.op("Relu", up)
+    down = s.op("Conv", up, s.weight(s.channels, s.channels, 2, 2), strides=[2, 2])
+    s.current = s.op("Transpose", s.op("Squeeze", down, s.ints(3)), perm=[0, 2, 1])
+
+
+def highlights(s: Sketch) -> None:
+    """One channel of an image that is enlarged, and shrunk again by taking every second row."""
+    if s.dtype != np.float32:
+        return
+    image = s.op("Unsqueeze", s.op("Transpose", s.current, perm=[0, 2, 1]), s.ints(3))
+    scales = s.constant(np.array([1, 1, 2, 1], np.float32), shared=False)
+    large = s.op("Resize", image, "", scales, mode="linear")
+    one = s.op("Conv", large, s.weight(1, s.channels, 1, 1), s.weight(1))
+    small = s.op("MaxPool", one, kernel_shape=[1, 1], strides=[2, 1])
+    row = s.op("Transpose", s.op("Squeeze", small, s.ints(3)), perm=[0, 2, 1])
+    s.current = s.either("Add", s.current, row)
+
+
+def layer_scale(s: Sketch) -> None:
+    product = s.op("MatMul", s.current, s.weight(s.channels, s.channels))
+    s.current = s.either("Mul", product, s.weight(s.channels, around=1.0))
+
+
+def across(s: Sketch) -> None:
+    """A function between two transposes that undo one another."""
+    s.current = s.op("Transpose", s.op("Tanh", s.op("Transpose", s.current, perm=[0, 2, 1])), perm=[0, 2, 1])
+
+
+def codes(s: Sketch) -> None:
+    """Rounded, moved, rounded: of the input alone, since what else is computed may differ in its last bit."""
+    if s.current != "x" or s.dtype != np.float32:
+        return
+    grid = (
+        s.constant(np.array(0.05, np.float32), shared=False),
+        s.constant(np.array(120, np.uint8), shared=False),
+    )
+    floats = s.op("DequantizeLinear", s.op("QuantizeLinear", s.current, *grid), *grid)
+    moved = s.op("Transpose", floats, perm=[0, 2, 1])
+    floats = s.op("DequantizeLinear", s.op("QuantizeLinear", moved, *grid), *grid)
+    s.current = s.op("Transpose", floats, perm=[0, 2, 1])
+
+
 def dropout(s: Sketch) -> None:
     s.current = s.op("Dropout", s.current)
 
@@ -237,7 +291,21 @@ def call(s: Sketch) -> None:
 
 CLUTTER = [copy, dropout, there_and_back, reshapes, transposes, squeezes, own_shape, computed_constant]
 PLAIN = [linear, layer_norm, rms_norm, gelu, silu, scale_and_shift, *CLUTTER]
-STEPS = [*PLAIN, linear, residual, residual, attention, branch, branch, call, call, dead_end, also_an_output]
+IMAGES = [picture, highlights, layer_scale, across, codes]
+STEPS = [
+    *PLAIN,
+    *IMAGES,
+    linear,
+    residual,
+    residual,
+    attention,
+    branch,
+    branch,
+    call,
+    call,
+    dead_end,
+    also_an_output,
+]
 
 
 @st.composite

@@ -113,7 +113,7 @@ def test_random_graphs_give_every_pass_something_to_do():
     """Otherwise the tests above would prove nothing about it."""
     fired: set[str] = set()
 
-    @settings(FEW, max_examples=120)
+    @settings(FEW, max_examples=300)
     @given(models(), st.sampled_from([EXACT, NEWEST, SAME_OPSET]))
     def collect(model: ir.Model, passes: list[AnyPass]) -> None:
         result = run(model, passes, gather=gather, verify="never")
