@@ -12,6 +12,7 @@ look again.
     append       a new operation behind a value
     elementwise  what a few elementwise nodes compute
     linear       MatMul, Gemm
+    convolution  Conv, ConvTranspose
     reduction    the core of a spelled-out norm
     norm         layer norm, RMS norm
     activation   Gelu, SiLU
