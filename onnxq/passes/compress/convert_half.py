@@ -29,6 +29,8 @@ from onnxq.statistics import Statistic, Statistics
 MASK = -1e9
 """What is below this only ever makes a softmax ignore something."""
 CUT = -32768.0
+_MASKED = "attention mask"
+"""What calibration says of values that it leaves out for the constants of a mask in them."""
 _LARGEST = 65504.0
 _SMALLEST = 2.0**-14
 """The least normal number; scales below it would lose bits."""
@@ -148,6 +150,8 @@ class ConvertHalf(Pass):
             low, high = float(finite.min(initial=0)), float(finite.max(initial=0))
         else:
             seen = statistics.get(str(value.name))
+            if seen is None and _MASKED in statistics.skipped.get(str(value.name), ""):
+                return "", True
             if seen is None:
                 return "calibration has not seen its numbers", False
             low, high = seen.low, seen.high
