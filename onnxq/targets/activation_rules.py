@@ -17,6 +17,8 @@ from onnxq.targets.quantized import (
 
 _NORMS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
 _GELUS = frozenset({"Gelu", "FastGelu", "BiasGelu", "QuickGelu"})
+_RIGHT = {"MatMul": 1, "MatMulIntegerToFloat": 1, "MatMulInteger": 1, "QLinearMatMul": 3}
+"""Place of the right operand of products."""
 _PASSAGES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"})
 
 
@@ -28,8 +30,9 @@ def is_quantized(node: ir.Node) -> bool:
 
 
 def is_signed(node: ir.Node) -> bool:
-    """An activation quantized to int8."""
-    return is_quantized(node) and _codes_of(node) == ir.DataType.INT8
+    """An activation quantized to int8, but for one that stands where weights do, on a product's right."""
+    signed = is_quantized(node) and _codes_of(node) == ir.DataType.INT8
+    return signed and not _stands_for_weight(node.outputs[0])
 
 
 def is_unsigned(node: ir.Node) -> bool:
@@ -115,6 +118,18 @@ def _is_long(scale: ir.Value | None) -> bool:
     if shape is None or not len(shape):
         return False
     return isinstance(shape[-1], int) and shape[-1] != 1
+
+
+def _stands_for_weight(codes: ir.Value) -> bool:
+    """Whether every reader of `codes`, behind moves and DequantizeLinear, is a product with it on the right."""
+    pending, ends = list(codes.uses()), []
+    while pending:
+        reader, place = pending.pop()
+        if reader.op_type in _PASSAGES or (reader.op_type == "DequantizeLinear" and place == 0):
+            pending += list(reader.outputs[0].uses())
+        else:
+            ends.append(_RIGHT.get(reader.op_type) == place)
+    return bool(ends) and all(ends)
 
 
 def _feeds_products(codes: ir.Value) -> bool:

@@ -21,6 +21,7 @@ ROWS = "v = DequantizeLinear<axis = 0>(w, ws, wz)"
 """An int8 weight with a scale for each row."""
 PRODUCT = f"{Q}  {W}  p = MatMul(d, v)"
 AGAIN = "pq = QuantizeLinear(p, s, zu)  y = DequantizeLinear(pq, s, zu)"
+RIGHT = "r = Transpose(x)  e = QuantizeLinear(r, s, zi)  k = DequantizeLinear(e, s, zi)"
 PAIR = "tq = QuantizeLinear(t, s, zu)  td = DequantizeLinear(tq, s, zu)"
 
 FORMS = {
@@ -114,6 +115,7 @@ def test_every_rule_has_its_form():
         ("unsigned-activation", "q = QuantizeLinear(x, s, zi)  y = DequantizeLinear(q, s, zi)"),
         ("signed-activation", "q = QuantizeLinear(x, s)  y = DequantizeLinear(q, s)"),
         ("quantized-activation", f"{W}  y = MatMul(x, v)"),
+        ("signed-activation", f"{Q}  {RIGHT}  p = MatMul(d, k)  y = MatMul(p, x)"),
         ("quantized-product-output", f"{PRODUCT}  t = Identity(p)  {PAIR}  y = MatMul(td, v)"),
         ("quantized-softmax", f"t = Softmax(x)  {PAIR}  y = Identity(td)"),
         ("quantized-residual", f"{Q}  y = Add(d, gamma)"),
