@@ -121,7 +121,7 @@ def _is_long(scale: ir.Value | None) -> bool:
 
 
 def _stands_for_weight(codes: ir.Value) -> bool:
-    """Whether every reader of `codes`, behind moves and DequantizeLinear, is a product with it on the right."""
+    """Whether all that read `codes`, behind moves and DequantizeLinear, are products with it on the right."""
     pending, ends = list(codes.uses()), []
     while pending:
         reader, place = pending.pop()
