@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="Keep intermediate results there; after a kill, the same command goes on from them.",
 )
-@click.option("--target", help="What to run on: auto (this processor), x86-avx2, openvino, cuda ...  [default: auto]")
+@click.option("--target", help="What to run on: auto (this processor), openvino, cuda ...  [default: auto]")
 @click.option(
     "--effort",
     type=click.Choice(["fast", "balanced", "best"]),
