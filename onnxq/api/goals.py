@@ -15,7 +15,7 @@ from onnxq.planning.layer_plan import LayerPlan
 from onnxq.recipe import OptimizeSettings
 from onnxq.report import figures
 from onnxq.report.measures import Fidelity, Goal, Timing
-from onnxq.targets import Target
+from onnxq.targets import Target, violations
 from onnxq.verify import Comparison
 
 _QUICK = (2, 0.5)
@@ -115,7 +115,11 @@ def judge_goals(
 
 
 def next_steps(
-    stage: Stage, plans: Sequence[LayerPlan], target: Target, settings: OptimizeSettings
+    stage: Stage,
+    plans: Sequence[LayerPlan],
+    target: Target,
+    settings: OptimizeSettings,
+    model: ir.Model,
 ) -> tuple[str, ...]:
     """What a reader of the report may want to do, a sentence each."""
     hints = []
@@ -132,6 +136,9 @@ def next_steps(
     kept = sum(plan.form == "float" for plan in plans)
     if kept:
         hints.append(f"{kept} of {len(plans)} linears stay float; the table of layers says why.")
+    broken = [each for each in violations(model, target) if each.owner]
+    if broken:
+        hints.append(f"{target.name} forbids what your passes made, {len(broken)} times: first {broken[0]}.")
     if settings.passes is None and not plans:
         hints.append("No linear was found: `onnxq inspect` shows what onnxq sees in the model.")
     if not target.confirmable:

@@ -105,7 +105,8 @@ def optimize(
         stage, kept = _told_apart(stage, settings.keep_float)
         settings_apart = replace(settings, keep_float=kept)
         outcome = Attempts(stage, target, settings_apart, checkpoints).best()
-    check_rules(outcome.model, target)
+    if settings.passes is None:
+        check_rules(outcome.model, target)
     kernels = _confirm(outcome.model, target)
     return OptimizeResult(outcome.model, _report(stage, settings, outcome, kernels, target, started))
 
@@ -200,7 +201,7 @@ def _report(
         passes=tuple(row for passes, result in outcome.runs for row in records.pass_rows(passes, result)),
         journal=records.journal_rows(change for _, result in outcome.runs for change in result.journal),
         goals=judge_goals(settings, fidelity, timings, scores, records.weight_bytes(outcome.model)),
-        hints=next_steps(stage, plans, target, settings),
+        hints=next_steps(stage, plans, target, settings, outcome.model),
         channels=channel_pictures(stage.model, plans, before, after),
         recipe=format_recipe(replace(settings, costs=asdict(target.costs))),
         seconds=time.perf_counter() - started,
