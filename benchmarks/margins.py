@@ -1,7 +1,8 @@
 """How far ahead or behind onnxq is: its time and error over those of the best rival of each kind.
 
-Below 1 is ahead. Time is the least of all runs, with that of the medians beside it; error is one number for
-each model, 0 for the original, so that "a quarter of its error" is a ratio of 0.25.
+Below 1 is ahead. Time is the least of all runs; beside it stands the median of the ratios of single rounds,
+whose processes ran next to each other. Error is one number for each model, 0 for the original, so that "a
+quarter of its error" is a ratio of 0.25.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from benchmarks.columns import Column, Row, Rows, originals, score_columns, shapes_of
 from benchmarks.markdown import table
+from benchmarks.rounds import ratio_by_rounds
 
 Scores = Mapping[str, float]
 ERRORS: Mapping[str, Callable[[Scores], float]] = {
@@ -46,7 +48,7 @@ def margins(rows: Rows) -> str:
             for line in [*_times(rows[ours], rivals), *_errors(rows[ours], rivals)]
         ]
     return (
-        table(["ours", "against the best in", "what", "theirs", "ours / theirs", "of medians"], lines)
+        table(["ours", "against the best in", "what", "theirs", "ours / theirs", "by rounds"], lines)
         if lines
         else ""
     )
@@ -66,14 +68,12 @@ def _quantized(rows: Rows, runtime: str, settings: Mapping[str, str]) -> dict[st
 def _times(ours: Row, rivals: Rows) -> list[list[str]]:
     lines = []
     for shape in shapes_of({"ours": ours}):
-        least, median = (
-            _best(rivals, Column("", ("latency", shape, key), "")) for key in ("least_ms", "median_ms")
-        )
-        if least and median:
-            own = ours["latency"][shape]
-            ratio = own["median_ms"] / median[1]
-            cells = f"{own['least_ms'] / least[1]:.2f}", f"{ratio:.2f} (`{median[0]}`)"
-            lines.append([f"time at {shape}", f"`{least[0]}`", *cells])
+        best = _best(rivals, Column("", ("latency", shape, "least_ms"), ""))
+        if best:
+            own, theirs = (row["latency"][shape] for row in (ours, rivals[best[0]]))
+            paired = ratio_by_rounds(own, theirs)
+            cells = f"{own['least_ms'] / best[1]:.2f}", f"{paired:.2f}" if paired else ""
+            lines.append([f"time at {shape}", f"`{best[0]}`", *cells])
     return lines
 
 

@@ -124,6 +124,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="processes timed a model and shape; 0 for none")
     parser.add_argument("--seconds", type=float, default=1.0, help="measured time of each process")
     parser.add_argument("--shapes", nargs="+", default=(), help="time only at these")
+    parser.add_argument("--remark", help="what a reader should know of this run")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     return parser.parse_args(words)
 
@@ -135,6 +136,7 @@ def main() -> None:
     for name in asked.subjects:
         file = asked.results / f"{name}.json"
         result = json.loads(file.read_text()) if asked.append else compete(name, asked.only, asked.tasks)
+        result |= {"remark": asked.remark} if asked.remark else {}
         time_again(result, asked.rounds, asked.seconds, asked.shapes)
         file.write_text(json.dumps(result, indent=1) + "\n")
         print(file)

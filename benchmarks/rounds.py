@@ -24,7 +24,7 @@ from benchmarks.export import Arrays
 from onnxq.runtime.machine import processors_for
 
 Process = dict[str, Any]
-"""What one process measured: `least_ms`, `median_ms`, `runs`, `load_ms`, `peak_rss_mb`."""
+"""What one process measured: `least_ms`, `median_ms`, `runs`, `load_ms`, `peak_rss_mb`; and its `round`."""
 THREADS = 2
 
 
@@ -96,15 +96,27 @@ def summarize(processes: list[Process]) -> dict[str, Any]:
 
 def append(rows: Mapping[str, dict[str, Any]], shape: str, measured: Mapping[str, Process]) -> None:
     """Add a round to the rows of a result, and state every latency as a ratio to fp32's."""
+    base = rows["fp32"].get("latency", {}).get(shape)
+    turn = len(base["processes"]) if base else 0
     for name, process in measured.items():
         if "failure" in process:
             rows[name]["failure"] = process["failure"]
             continue
         held = rows[name].setdefault("latency", {})
-        held[shape] = summarize([*held.get(shape, {}).get("processes", []), process])
+        held[shape] = summarize([*held.get(shape, {}).get("processes", []), {"round": turn, **process}])
     base = rows["fp32"].get("latency", {}).get(shape)
     for row in rows.values():
         latency = row.get("latency", {}).get(shape)
         if base and latency:
             latency["speedup_least"] = base["least_ms"] / latency["least_ms"]
             latency["speedup_median"] = base["median_ms"] / latency["median_ms"]
+
+
+def ratio_by_rounds(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float | None:
+    """Our time over theirs, the median of the rounds that both were in.
+
+    A machine that is slow for a while is slow for both, so that this is steadier than a ratio of medians.
+    """
+    there = {each["round"]: each["median_ms"] for each in theirs["processes"]}
+    found = [each["median_ms"] / there[each["round"]] for each in ours["processes"] if each["round"] in there]
+    return float(np.median(found)) if found else None

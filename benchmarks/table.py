@@ -55,8 +55,8 @@ def render_memory(result: Result) -> str:
 
 def _subject(result: Result) -> list[str]:
     rows = result["rows"]
-    parts = [f"## {result['subject']}", _circumstances(result), "### Cost and fidelity"]
-    parts.append(_grid(rows, [*COST, *score_columns(rows)]))
+    parts = [f"## {result['subject']}", _circumstances(result), *filter(None, [result.get("remark")])]
+    parts += ["### Cost and fidelity", _grid(rows, [*COST, *score_columns(rows)])]
     for shape in shapes_of(rows):
         parts += [f"### Latency at {shape}", _grid(rows, latency_columns(shape))]
     if ahead := margins(rows):

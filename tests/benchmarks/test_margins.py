@@ -8,7 +8,8 @@ from benchmarks.margins import margins
 
 
 def row(cosine: float, least: float, median: float, runtime: str = "onnxruntime", file: str = "a"):
-    latency = {"1x128": {"least_ms": least, "median_ms": median}}
+    process = {"round": 0, "median_ms": median}
+    latency = {"1x128": {"least_ms": least, "median_ms": median, "processes": [process]}}
     return {
         "file": file,
         "runtime": runtime,
@@ -30,7 +31,7 @@ def rows():
 
 def test_each_figure_is_held_against_the_best_in_it(rows):
     page = margins(rows)
-    assert "| `onnxq` | ONNX Runtime | time at 1x128 | `quick` | 0.80 | 0.75 (`steady`) |" in page
+    assert "| `onnxq` | ONNX Runtime | time at 1x128 | `quick` | 0.80 | 0.64 |" in page
     assert "| 1 - cosine | `steady` | 0.25 |" in page
     assert "OpenVINO" not in page
 
@@ -39,7 +40,7 @@ def test_source_model_is_no_quantized_rival(rows):
     rows["openvino-bf16"] = row(1.0, 1, 1, "openvino", "source")
     rows["openvino-nncf"] = row(0.995, 16, 18, "openvino")
     line = next(line for line in margins(rows).splitlines() if "INT8 and bfloat16 | time" in line)
-    assert "| `openvino-nncf` | 0.50 | 0.50 (`openvino-nncf`) |" in line
+    assert "| `openvino-nncf` | 0.50 | 0.50 |" in line
 
 
 def test_precisions_are_held_apart(rows):

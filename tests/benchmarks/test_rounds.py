@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import rounds
 from benchmarks.contestants import Runtime
-from benchmarks.rounds import Entry, append, summarize, time_round
+from benchmarks.rounds import Entry, append, ratio_by_rounds, summarize, time_round
 
 
 def process(least: float, median: float, **more: float):
@@ -53,3 +53,15 @@ def test_model_that_does_not_open_fails_alone(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no model")
     entries = {"a": Entry(tmp_path / "model.onnx", Runtime("onnxruntime"))}
     assert "INVALID_PROTOBUF" in time_round(entries, {}, 0.01, backwards=False)["a"]["failure"]
+
+
+def test_rounds_are_compared_where_both_took_part():
+    rows = {"fp32": {}, "a": {}}
+    append(rows, "s", {"fp32": process(20, 20)})
+    append(rows, "s", {"fp32": process(30, 30), "a": process(15, 15)})
+    append(rows, "s", {"fp32": process(10, 10), "a": process(8, 8)})
+    append(rows, "s", {"fp32": process(10, 10), "a": process(7, 7)})
+    fp32, ours = (rows[name]["latency"]["s"] for name in ("fp32", "a"))
+    assert [each["round"] for each in ours["processes"]] == [1, 2, 3]
+    assert ratio_by_rounds(ours, fp32) == pytest.approx(0.7)
+    assert ratio_by_rounds(summarize(ours["processes"][:1]), summarize(fp32["processes"][2:])) is None
