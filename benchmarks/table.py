@@ -103,10 +103,10 @@ def _grid(rows: Rows, columns: Sequence[Column]) -> str:
 
 
 def page(folder: Path) -> str:
-    """Everything that a folder of results holds; `methods-MODEL.md` there is what its tables mean."""
+    """The tables of a folder of results; `methods-MODEL.md` there is what its tables mean."""
     found = {path: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     methods = {path: each for path, each in found.items() if "methods" in each}
-    others = [each for path, each in found.items() if path not in methods]
+    others = [each for path, each in found.items() if path not in methods and "subject" in each]
     parts = [render(each for each in others if isinstance(each["rows"], dict))]
     parts += [render_memory(each) for each in others if isinstance(each["rows"], list)]
     for path, each in methods.items():

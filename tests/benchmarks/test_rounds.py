@@ -64,4 +64,5 @@ def test_rounds_are_compared_where_both_took_part():
     fp32, ours = (rows[name]["latency"]["s"] for name in ("fp32", "a"))
     assert [each["round"] for each in ours["processes"]] == [1, 2, 3]
     assert ratio_by_rounds(ours, fp32) == pytest.approx(0.7)
+    assert ratio_by_rounds(ours, {"least_ms": 1.0}) is None
     assert ratio_by_rounds(summarize(ours["processes"][:1]), summarize(fp32["processes"][2:])) is None

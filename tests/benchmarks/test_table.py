@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from benchmarks import table
 
 LATENCY = {"least_ms": 10.0, "median_ms": 11.0, "spread": 0.25, "speedup_least": 2.5, "speedup_median": 2.0}
@@ -76,3 +78,9 @@ def test_versions_of_other_environments_are_named():
     there = RESULT["environment"] | {"environments": {"nncf": ["nncf==3.4.0", "onnx==1"]}, "code": "abc"}
     page = table.render([RESULT | {"environment": there}])
     assert "onnx 1, code abc; nncf: nncf 3.4.0, onnx 1; data 0123456789ab." in page
+
+
+def test_results_of_another_kind_have_no_table(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(RESULT))
+    (tmp_path / "b.json").write_text(json.dumps({"speeds": [1, 2]}))
+    assert table.page(tmp_path) == table.render([RESULT])
