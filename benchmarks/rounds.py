@@ -117,6 +117,9 @@ def ratio_by_rounds(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float
 
     A machine that is slow for a while is slow for both, so that this is steadier than a ratio of medians.
     """
-    there = {each["round"]: each["median_ms"] for each in theirs["processes"]}
-    found = [each["median_ms"] / there[each["round"]] for each in ours["processes"] if each["round"] in there]
+    own, others = (
+        {each["round"]: each["median_ms"] for each in latency.get("processes", ())}
+        for latency in (ours, theirs)
+    )
+    found = [own[turn] / others[turn] for turn in own if turn in others]
     return float(np.median(found)) if found else None
