@@ -85,7 +85,7 @@ def optimize(
     started = time.perf_counter()
     settings = settings or OptimizeSettings()
     threads = records.usable_threads(settings.threads)
-    target = _target(settings, threads)
+    target = _target(settings)
     if settings.eval is not None:
         score_with(settings.eval)  # a name that is wrong is told before the work, not after it
     stage = Stage.open(
@@ -111,14 +111,14 @@ def optimize(
     return OptimizeResult(outcome.model, _report(stage, settings, outcome, kernels, target, started))
 
 
-def _target(settings: OptimizeSettings, threads: int) -> Target:
+def _target(settings: OptimizeSettings) -> Target:
     """The processor to optimize for; what its kernels cost is measured if it is this one."""
     machine = read_machine()
     own = detect(machine)
     target = own if settings.target == "auto" else find(settings.target)
     if settings.costs:
         return replace(target, costs=build(KernelCosts, settings.costs, "costs"))
-    return replace(target, costs=costs_of(machine, threads)) if target is own else target
+    return replace(target, costs=costs_of(machine)) if target is own else target
 
 
 def _told_apart(stage: Stage, keep_float: tuple[str, ...]) -> tuple[Stage, tuple[str, ...]]:

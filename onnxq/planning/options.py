@@ -58,7 +58,7 @@ class Option:
             total += _PER_TOKEN_PASSES * costs.elementwise(tokens, channels)
             total += sum(costs.elementwise(tokens, each) for each in columns)  # the bias comes behind
         if self.split:
-            total += costs.elementwise(tokens, self.split, 64.0)  # a cache line for each number gathered
+            total += costs.elementwise(tokens, 1, 128.0)  # a cache line or two of each token, sliced off
             for each in columns:
                 total += costs.product(tokens, self.split, each, costs.narrow_macs)
                 total += costs.elementwise(tokens, each, _SUM_BYTES)

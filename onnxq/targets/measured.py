@@ -1,7 +1,8 @@
 """What kernels cost on this machine: measured once, in a few seconds, and kept.
 
-Only ratios between forms of a layer enter a choice. Rates are kept in steps of a fifth, so that the noise of
-a busy machine seldom changes a plan.
+Only ratios between forms of a layer enter a choice. One thread is timed, by the clock of what it computes: so
+a busy machine says about the same as a quiet one, where two threads that wait for each other would take several
+times as long. Rates are kept in steps of a fifth, so that noise seldom changes a plan.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from onnxq.runtime.machine import Machine
 from onnxq.targets import probes
 from onnxq.targets.costs import KernelCosts
 
-VERSION = 1
+VERSION = 2
 """Raised when what is measured changes."""
 ROWS, CHANNELS, WIDE = 128, 768, 1536
 _BLOCK, _NARROW = 64, 8
@@ -30,30 +31,32 @@ _LEAST_CALL = 0.2
 """Microseconds; a clock's noise may say less."""
 
 
-def costs_of(machine: Machine, threads: int, folder: Path | None = None) -> KernelCosts:
+def costs_of(machine: Machine, folder: Path | None = None) -> KernelCosts:
     """What kernels cost on `machine`, which is this one: kept from an earlier time, or measured now.
 
     Args:
         machine: This machine, as `read_machine` gives it.
-        threads: Threads of the runtime.
         folder: Where results are kept; None for the platform's cache folder.
 
     Returns:
-        The table's figures (`KernelCosts()`) where the runtime refuses to be measured.
+        The table's figures (`KernelCosts()`) where the runtime refuses to be measured, or integers came out
+        slower than floats, which says more of the moment than of the machine.
     """
-    path = (folder or platform_cache() / "kernels") / f"{_key(machine, threads)}.json"
+    path = (folder or platform_cache() / "kernels") / f"{_key(machine)}.json"
     kept = _read(path)
     if kept is not None:
         return kept
     try:
-        found = measure_costs(threads)
+        found = measure_costs()
     except OnnxqError:
+        return KernelCosts()
+    if found.integer_macs < found.float_macs:
         return KernelCosts()
     _keep(path, found)
     return found
 
 
-def measure_costs(threads: int = 1) -> KernelCosts:
+def measure_costs() -> KernelCosts:
     """Time each kernel on this machine; takes a few seconds.
 
     Raises:
@@ -61,7 +64,7 @@ def measure_costs(threads: int = 1) -> KernelCosts:
     """
 
     def us(link: probes.Link, rows: int = ROWS, channels: int = CHANNELS) -> float:
-        return probes.microseconds_a_link(link, rows, channels, threads=threads)
+        return probes.microseconds_a_link(link, rows, channels)
 
     call = max(us(lambda chain, value: probes.scaled(chain, value, 16), 1, 16), _LEAST_CALL)
     wide = us(lambda chain, value: probes.scaled(chain, value, WIDE), ROWS, WIDE)
@@ -95,10 +98,10 @@ def _rounded(costs: KernelCosts) -> KernelCosts:
     return KernelCosts(**{name: float(f"{_STEP**step:.3g}") for name, step in steps.items()})
 
 
-def _key(machine: Machine, threads: int) -> str:
+def _key(machine: Machine) -> str:
     """Of everything that decides what a kernel costs."""
     runtime = machine.runtime.version if machine.runtime is not None else ""
-    parts = [VERSION, machine.architecture, machine.cpu, *machine.features, runtime, threads]
+    parts = [VERSION, machine.architecture, machine.cpu, *machine.features, runtime]
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:24]
 
 

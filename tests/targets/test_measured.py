@@ -14,7 +14,7 @@ from onnxq.targets.costs import KernelCosts
 from onnxq.targets.measured import costs_of, measure_costs
 
 
-def never(threads):
+def never():
     raise AssertionError("measured again")
 
 
@@ -26,15 +26,13 @@ def test_what_is_measured_is_finite_and_more_work_costs_more():
 
 def test_kept_and_read_back(tmp_path, monkeypatch):
     own = KernelCosts(float_macs=1000.0)
-    monkeypatch.setattr(measured, "measure_costs", lambda threads: own)
+    monkeypatch.setattr(measured, "measure_costs", lambda: own)
     machine = read_machine()
-    assert costs_of(machine, 1, tmp_path) == own
+    assert costs_of(machine, tmp_path) == own
     monkeypatch.setattr(measured, "measure_costs", never)
-    assert costs_of(machine, 1, tmp_path) == own
+    assert costs_of(machine, tmp_path) == own
     with pytest.raises(AssertionError, match="measured again"):
-        costs_of(machine, 2, tmp_path)
-    with pytest.raises(AssertionError, match="measured again"):
-        costs_of(replace(machine, cpu="another"), 1, tmp_path)
+        costs_of(replace(machine, cpu="another"), tmp_path)
     assert len(list(tmp_path.iterdir())) == 1, "nothing half-written stays"
 
 
@@ -44,26 +42,33 @@ def test_kept_and_read_back(tmp_path, monkeypatch):
 )
 def test_a_damaged_file_is_measured_again(text, tmp_path, monkeypatch):
     own = KernelCosts(call=7.0)
-    monkeypatch.setattr(measured, "measure_costs", lambda threads: own)
+    monkeypatch.setattr(measured, "measure_costs", lambda: own)
     machine = read_machine()
-    costs_of(machine, 1, tmp_path)
+    costs_of(machine, tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_text(text)
-    assert costs_of(machine, 1, tmp_path) == own
+    assert costs_of(machine, tmp_path) == own
     assert json.loads(path.read_text()) == asdict(own)
 
 
 def test_the_table_stands_in_where_the_runtime_refuses(tmp_path, monkeypatch):
-    def refuse(threads):
+    def refuse():
         raise BackendError("no such kernel", slug="no-kernel")
 
     monkeypatch.setattr(measured, "measure_costs", refuse)
-    assert costs_of(read_machine(), 1, tmp_path) == KernelCosts()
+    assert costs_of(read_machine(), tmp_path) == KernelCosts()
     assert not list(tmp_path.iterdir()), "what was not measured is not kept"
 
 
 def test_a_folder_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(measured, "measure_costs", lambda threads: KernelCosts(call=3.0))
+    monkeypatch.setattr(measured, "measure_costs", lambda: KernelCosts(call=3.0))
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert costs_of(read_machine(), 1, blocked / "kernels").call == 3.0
+    assert costs_of(read_machine(), blocked / "kernels").call == 3.0
+
+
+def test_a_moment_in_which_integers_are_slower_is_not_kept(tmp_path, monkeypatch):
+    busy = KernelCosts(integer_macs=20_000.0)
+    monkeypatch.setattr(measured, "measure_costs", lambda: busy)
+    assert costs_of(read_machine(), tmp_path) == KernelCosts()
+    assert not list(tmp_path.iterdir())
