@@ -77,7 +77,8 @@ def _computed_size(node: ir.Node, value: ir.Value, axis: int, climb: int) -> int
 
 def _counted_size(node: ir.Node, axis: int) -> int | None:
     """Length that a Reshape gives an axis, where all others are known: they hold the same elements."""
-    before, after = (value.shape if value is not None else None for value in (node.inputs[0], node.outputs[0]))
+    values = (node.inputs[0], node.outputs[0])
+    before, after = (value.shape if value is not None else None for value in values)
     if before is None or after is None or len(after) < -axis:
         return None
     free = [size.value for size in before if not isinstance(size, int)]

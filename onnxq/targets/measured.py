@@ -1,7 +1,7 @@
 """What kernels cost on this machine: measured once, in a few seconds, and kept.
 
 Only ratios between forms of a layer enter a choice. One thread is timed, by the clock of what it computes: so
-a busy machine says about the same as a quiet one, where two threads that wait for each other would take several
+a busy machine says about what a quiet one does; two threads that wait for each other would take several
 times as long. Rates are kept in steps of a fifth, so that noise seldom changes a plan.
 """
 
