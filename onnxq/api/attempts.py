@@ -36,6 +36,10 @@ EFFECT_SAMPLES = 8
 """Samples on which the effect of single layers on the output is measured."""
 
 
+_REASONS = {
+    Standing.TOO_FAR: "the fidelity asked for was missed without it",
+    Standing.TOO_COSTLY: "the speed or size asked for was missed without it",
+}
 Prepared = tuple[Sequence[AnyPass], PipelineResult]
 """Passes, and what came of them."""
 
@@ -50,6 +54,7 @@ class Outcome:
         runs: The passes that ran, in order, with what came of them.
         plan: What was decided; None where the user's own passes ran.
         fidelity: On held-out data, against the model as it came.
+        scores: What the user's function says of the original and of the model; None without one.
     """
 
     model: ir.Model
@@ -57,6 +62,7 @@ class Outcome:
     runs: tuple[tuple[Sequence[AnyPass], PipelineResult], ...]
     plan: Plan | None
     fidelity: Comparison
+    scores: tuple[float, float] | None = None
 
 
 @dataclass
@@ -90,13 +96,15 @@ class Attempts:
         plan = outcome.plan
         if plan is None or not plan.front:
             return outcome
-        goals = Goals(self.stage, self.settings)
+        goals, standing = Goals(self.stage, self.settings), Standing.FITS
 
         def attempt(place: int) -> Standing:
-            nonlocal outcome
+            nonlocal outcome, standing
             if outcome.plan is not None and place != outcome.plan.place:
-                outcome = self._carry_out(plan.at(place, "the goals asked for were missed without it"), base)
-            return goals.standing(outcome.model, outcome.fidelity)
+                outcome = self._carry_out(plan.at(place, _REASONS[standing]), base)
+            standing = goals.standing(outcome.model, outcome.fidelity)
+            outcome = replace(outcome, scores=goals.scores)
+            return standing
 
         settle(plan.place, len(plan.front) - 1, attempt)
         return outcome

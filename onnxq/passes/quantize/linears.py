@@ -93,7 +93,7 @@ class QuantizeLinears(Pass):
             the same for a weight that already makes up for activations that are rounded now and then.
         correct_weight: Whether weights make up for the rounding of activations whatever the rounding.
         rank: Rank of that correction at most; 0 for any.
-        correct_bias: Whether biases make outputs right on average; no product gets a node for one.
+        correct_bias: Whether biases make outputs right on average; by token, those that exist.
         probability: For "drop": how often an element of the activation is rounded.
         least: Fewest input channels and fewest output columns that are worth an integer product.
         only: Names of the only linears to look at; all if there are none.
@@ -179,8 +179,8 @@ class QuantizeLinears(Pass):
         stored = qdq and not self.float_bias and isinstance(how, QuantParams)
         least_scale = scale_for_bias(linear, how) if stored else 0.0  # type: ignore[arg-type]
         fit = self._fit
-        if linear.bias is None and (qdq or isinstance(how, PerToken)):
-            fit = replace(fit, correct_bias=False)  # it would take a node of its own
+        if linear.bias is None and isinstance(how, PerToken):
+            fit = replace(fit, correct_bias=False)  # there it would take a pass over the output
         fitted = fit_layer(linear.weight, linear.bias, how, found.seen, fit, least_scale=least_scale)
         if fitted.remark:
             edit.remark(linear.node, fitted.remark)
