@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable
 
 TRIES = 18
-"""Most plans that are carried out: strides that double cross 300 of them in nine, eight more halve the last."""
+"""Most plans that are carried out: strides that double cross 300 in nine, eight more halve the last."""
 
 
 class Standing(enum.Enum):

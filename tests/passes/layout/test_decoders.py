@@ -67,5 +67,7 @@ def test_onnxruntime_fuses_norms_swaps_and_factors(spelling):
     assert kinds.count("SimplifiedLayerNormalization") == 2 * LAYERS + 1
     assert kinds.count("FusedMatMul") == LAYERS
     given = [node.op_type for node in nodes(load(spelling))]
-    assert kinds.count("Expand") == given.count("Expand") - 2 * LAYERS
+    # TorchScript's shapes do not tell how many heads the queries have, so there the keys stay repeated.
+    repeats = {"cached_dynamo": 2 * LAYERS, "cached_torchscript": LAYERS}[spelling]
+    assert kinds.count("Expand") == given.count("Expand") - repeats
     assert "SkipSimplifiedLayerNormalization" not in kinds
