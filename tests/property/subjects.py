@@ -12,11 +12,13 @@ import onnx_ir as ir
 from onnxq.calibration import collect, open_data
 from onnxq.contract import AnyPass, Contract, names_wanted
 from onnxq.passes import registry
+from onnxq.pipeline import run
 from onnxq.statistics import Statistic, Statistics
 from onnxq.verify import Feed
 from onnxq.verify.hosts import InProcess, Running
 from tests.families.build import build, feeds_for
 from tests.families.spec import Spec
+from tests.ir import cached
 
 Arrays = Mapping[str, np.ndarray]
 EXACT: Sequence[AnyPass] = [kind() for kind in registry().values() if kind.contract is not Contract.LOSSY]
@@ -53,10 +55,12 @@ class Subject:
     Attributes:
         spec: Which model.
         passes: The passes; every exact one as it comes, and some with options, unless told.
+        first: Passes that have made the model what it is; theirs is what it computes.
     """
 
     spec: Spec
     passes: tuple[AnyPass, ...] = ()
+    first: tuple[AnyPass, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.passes:
@@ -64,6 +68,11 @@ class Subject:
 
     @cached_property
     def model(self) -> ir.Model:
+        given = self.given()
+        return run(given, self.first, gather=self.gather, verify="never").model if self.first else given
+
+    def given(self) -> ir.Model:
+        """The model before the first passes."""
         return build(self.spec)
 
     @cached_property
@@ -115,6 +124,36 @@ class Subject:
     @cached_property
     def host(self) -> Kept:
         return Kept()
+
+
+@dataclass(frozen=True)
+class Exported(Subject):
+    """A tiny decoder with a cache, as an exporter writes it; its spec tells the element type.
+
+    Attributes:
+        spelling: One of `cached.SPELLINGS`.
+        weights: Factor on every matrix.
+    """
+
+    spelling: str = cached.SPELLINGS[0]
+    weights: float = 1.0
+
+    def given(self) -> ir.Model:
+        model = cached.load(self.spelling)
+        for value in model.graph.initializers.values():
+            array = value.const_value.numpy()
+            if self.weights != 1.0 and array.dtype == np.float32 and array.ndim == 2:
+                value.const_value = ir.tensor(array * np.float32(self.weights), name=value.name)
+        return model
+
+    @cached_property
+    def source(self) -> Arrays:
+        return cached.feeds(1, 8, 4, 3)
+
+    @cached_property
+    def feeds(self) -> list[Feed]:
+        calls = {"2 x 5": (2, 5, 0), "3 x 1 behind 6": (3, 1, 6), "2 x 3 behind 4": (2, 3, 4)}
+        return [Feed(label, cached.feeds(2, *call, padded=True)) for label, call in calls.items()]
 
 
 class Kept(InProcess):
