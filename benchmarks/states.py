@@ -22,7 +22,7 @@ from onnxq.passes.clean import cleaning
 from onnxq.passes.layout import respelling
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import run
-from onnxq.planning.clipping import ClippingSettings, coarse_clipping
+from onnxq.planning.clipping import ClippingSettings, clipping_needs, coarse_clipping
 from onnxq.statistics import Statistic, Statistics
 
 PRODUCTS = ("MatMulIntegerToFloat", "MatMulNBits")
@@ -191,12 +191,7 @@ def _rounding(recipe: Recipe, state: State) -> AnyPass:
 
 
 def _wanted(rounding: AnyPass, model: ir.Model, clipping: bool) -> dict[Statistic, set[str]]:
-    wanted = names_wanted((rounding,), model)
-    if clipping:
-        ranged = wanted.get(Statistic.CHANNEL_EXTREMES, set())
-        for kind in (Statistic.TOKEN_EXTREMES, Statistic.ROWS):
-            wanted.setdefault(kind, set()).update(ranged)
-    return wanted
+    return clipping_needs(rounding, model) if clipping else names_wanted((rounding,), model)
 
 
 def _plan(before: State, step: Planned) -> tuple[tuple[str, ...], tuple[AnyPass, ...]]:

@@ -8,13 +8,9 @@ damaged is made again. Each is written whole or not at all.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -22,6 +18,7 @@ from onnxq.api.records import version
 from onnxq.contract import AnyPass, Change, Contract, Reject
 from onnxq.errors import OnnxqError, OutputError
 from onnxq.files import fingerprint, load, save
+from onnxq.files.records import read_record, write_record
 from onnxq.ir.walk import nodes
 from onnxq.pipeline import PassResult, PipelineResult
 from onnxq.recipe import format_pass
@@ -105,7 +102,7 @@ class Checkpoints:
         if self._folder is None:
             return make()
         path = (self._folder / self._key(what, *_identity(model), *parts)).with_suffix(".json")
-        kept = _read(path)
+        kept = read_record(path)
         if isinstance(kept, dict) and all(isinstance(value, float) for value in kept.values()):
             return kept
         made = make()
@@ -132,7 +129,7 @@ def _record(result: PipelineResult) -> _RunRecord:
 
 def _read_run(stem: Path) -> PipelineResult | None:
     """A result that was written whole, or None: the record comes last, and vouches for the model."""
-    table = _read(stem.with_suffix(".json"))
+    table = read_record(stem.with_suffix(".json"))
     if not isinstance(table, dict):
         return None
     try:
@@ -147,24 +144,13 @@ def _read_run(stem: Path) -> PipelineResult | None:
     return PipelineResult(model, results, record.journal, record.timings or {}, record.judgement)
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
 def _write(path: Path, value: object) -> None:
-    """Write JSON in one step.
+    """Keep a record.
 
     Raises:
         OutputError: No space, or no permission.
     """
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8"
-        ) as draft:
-            json.dump(value, draft)
-        os.replace(draft.name, path)
+        write_record(path, value)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}", slug="cannot-write") from error

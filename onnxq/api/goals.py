@@ -141,7 +141,9 @@ def next_steps(
     kept = sum(plan.form == "float" for plan in plans)
     if kept:
         hints.append(f"{kept} of {len(plans)} linears stay float; the table of layers says why.")
-    broken = [each for each in violations(model, target) if each.owner]
+    # What is not the user's own list of passes was refused before, had it broken a rule.
+    own = settings.passes is not None
+    broken = [each for each in violations(model, target) if each.owner] if own else []
     if broken:
         hints.append(f"{target.name} forbids what your passes made, {len(broken)} times: first {broken[0]}.")
     if settings.passes is None and not plans:

@@ -22,9 +22,8 @@ from onnxq.contract import Pass, names_wanted
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.passes.quantize.ranges import RangeMethod
 from onnxq.pipeline import apply_pass
-from onnxq.planning.clipping import ClippingSettings, coarse_clipping, fine_clipping
+from onnxq.planning.clipping import ClippingSettings, clipping_needs, coarse_clipping, fine_clipping
 from onnxq.recipe import OptimizeSettings, format_pass
-from onnxq.statistics import Statistic
 
 TRIAL_SAMPLES = 16
 """Most samples that candidates are tried on."""
@@ -139,10 +138,7 @@ def clip_ranges(
         return ranges
 
     def search() -> dict[str, float]:
-        wanted = names_wanted([rounding], model)
-        ranged = wanted.get(Statistic.CHANNEL_EXTREMES, set())
-        for kind in (Statistic.TOKEN_EXTREMES, Statistic.ROWS):
-            wanted.setdefault(kind, set()).update(ranged)
+        wanted = clipping_needs(rounding, model)
         statistics = collect(model, parts.calibration, wanted, threads=stage.threads)
         quantized = apply_pass(model, rounding, statistics).model
         settings = ClippingSettings(samples=TRIAL_SAMPLES, margin=ranges.margin, threads=stage.threads)

@@ -21,13 +21,14 @@ import onnx_ir as ir
 
 from onnxq.calibration import DataSource
 from onnxq.calibration.tokens import masks_of, tokens_by_sample
+from onnxq.contract import AnyPass, names_wanted
 from onnxq.ir.channels import live_channels
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.known import bounds_of
 from onnxq.planning.adjustable import AdjustableModel, Interval
 from onnxq.runtime import Feeds, SessionSettings, open_session
-from onnxq.statistics import Statistics, TensorStatistics, TokenExtremes
+from onnxq.statistics import Statistic, Statistics, TensorStatistics, TokenExtremes
 
 Report = Callable[[int, int], None]
 """Told of progress: trials done, and trials in all at most."""
@@ -82,6 +83,15 @@ class ClippingSettings:
     trials: int = 160
     outputs: tuple[str, ...] | None = None
     threads: int = 1
+
+
+def clipping_needs(rounding: AnyPass, model: ir.Model) -> dict[Statistic, set[str]]:
+    """Names of values, by the kind of statistic that `rounding` and the clipping of its ranges want."""
+    wanted = names_wanted((rounding,), model)
+    ranged = wanted.get(Statistic.CHANNEL_EXTREMES, set())
+    for kind in (Statistic.TOKEN_EXTREMES, Statistic.ROWS):
+        wanted.setdefault(kind, set()).update(ranged)
+    return wanted
 
 
 def coarse_clipping(

@@ -8,16 +8,14 @@ times as long. Rates are kept in steps of a fifth, so that noise seldom changes 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from onnxq.errors import OnnxqError
 from onnxq.files.folders import platform_cache
+from onnxq.files.records import read_record, write_record
 from onnxq.runtime.machine import Machine
 from onnxq.targets import probes
 from onnxq.targets.costs import KernelCosts
@@ -107,10 +105,7 @@ def _key(machine: Machine) -> str:
 
 def _read(path: Path) -> KernelCosts | None:
     """Costs kept in a file; None where there is none, or one that was damaged."""
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    given = read_record(path)
     names = {each.name for each in fields(KernelCosts)}
     if not isinstance(given, dict) or set(given) != names:
         return None
@@ -122,8 +117,4 @@ def _keep(path: Path, costs: KernelCosts) -> None:
     """Write them whole or not at all; a folder that cannot be written keeps nothing."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8"
-        ) as scratch:
-            json.dump(asdict(costs), scratch)
-        os.replace(scratch.name, path)
+        write_record(path, asdict(costs))
