@@ -36,18 +36,29 @@ def load(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS) -> ir
         UnsupportedModel: The model has something that could not be kept.
     """
     path = Path(path)
+    proto = read_proto(path, limits)[1]  # the bytes are let go of
+    return _build(proto, DataFolder(path), limits)
+
+
+def read_proto(path: Path, limits: Limits) -> tuple[bytes, onnx.ModelProto]:
+    """The bytes of a model's file, and what they say before anything of it is checked.
+
+    Raises:
+        NotAModel: The file is something else, or damaged.
+        UnsafeModel: It is larger than `limits` allow.
+    """
     kind = recognise(path)
     if kind is not FileKind.ONNX:
         raise not_a_model(path, kind)
     try:
         limits.check("max_file_bytes", path.stat().st_size, str(path))
-        proto = onnx.ModelProto.FromString(path.read_bytes())
+        content = path.read_bytes()
+        return content, onnx.ModelProto.FromString(content)
     except OSError as error:
         raise not_a_model(path, FileKind.UNREADABLE) from error
     except DecodeError as error:
         hint = "Copy or download it again. (Graphs nested deeper than protobuf allows look the same.)"
         raise NotAModel(f"{path} is damaged inside its graph", hint=hint, slug="corrupt") from error
-    return _build(proto, DataFolder(path), limits)
 
 
 def from_proto(

@@ -7,13 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-from google.protobuf.message import DecodeError
-
-from onnxq.errors import NotAModel
 from onnxq.files.external import Bytes, DataFolder
 from onnxq.files.limits import DEFAULT_LIMITS, Limits
-from onnxq.files.recognise import FileKind, not_a_model, recognise
+from onnxq.files.load import read_proto
 from onnxq.files.validate import check_model
 
 
@@ -42,19 +38,7 @@ def read_parts(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS)
         NotAModel, UnsafeModel, InvalidModel, UnsupportedModel: As `load`.
     """
     path = Path(path)
-    kind = recognise(path)
-    if kind is not FileKind.ONNX:
-        raise not_a_model(path, kind)
-    try:
-        limits.check("max_file_bytes", path.stat().st_size, str(path))
-        content = path.read_bytes()
-        proto = onnx.ModelProto.FromString(content)
-    except OSError as error:
-        raise not_a_model(path, FileKind.UNREADABLE) from error
-    except DecodeError as error:
-        raise NotAModel(
-            f"{path} is damaged inside its graph", hint="Copy it again.", slug="corrupt"
-        ) from error
+    content, proto = read_proto(path, limits)
     folder = DataFolder(path)
     check_model(proto, folder, limits)
     return Parts(content, folder.files)
