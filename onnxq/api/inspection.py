@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxq.api import records
 from onnxq.api.layers import channel_ratio
+from onnxq.api.quantized import look_at_kernels
 from onnxq.api.stage import Progress, Stage, silent
 from onnxq.calibration import collect
 from onnxq.contract import Reject
@@ -41,6 +42,8 @@ def inspect(
 ) -> Inspection:
     """The linears, norms, activations, attention blocks and embeddings of a model, and its outliers.
 
+    A quantized model is opened in the runtime as well, to see which of its products reach their kernels.
+
     Args:
         model: As for `optimize`.
         calibration: Data to look for outliers with; without it there is none of that.
@@ -64,6 +67,7 @@ def inspect(
         used = records.held_out_record(stage.calibration)
     told("looking at the graph", 0, 0)
     parts, near_misses = _parts(opened)
+    quantized = look_at_kernels(opened)
     return Inspection(
         model=records.model_record(opened, records.name_of(model, opened)),
         counts=dict(Counter(part.kind for part in parts)),
@@ -71,7 +75,9 @@ def inspect(
         near_misses=near_misses,
         outliers=outliers,
         data=used,
-        hints=_hints(outliers, calibration is not None),
+        hints=quantized.hints or _hints(outliers, calibration is not None),
+        kernels=quantized.kernels,
+        traps=quantized.traps,
     )
 
 

@@ -41,7 +41,7 @@ WORST = 6
 """Layers shown on a terminal; the page and the JSON have all."""
 SLOWEST = 5
 """Nodes shown of each model; the page and the JSON have more."""
-
+KERNELS = "Kernels that the runtime runs"
 
 _UNJUDGED = "What lossy passes cost was not measured: `onnxq compare` does that, on data."
 
@@ -78,8 +78,8 @@ def _optimized(result: Report) -> Outline:
             fidelity_sheet(result.fidelity, result.data),
             decisions_sheet(result.layers),
             worst_sheet(result.layers, WORST),
-            counts_sheet("Kernels that the runtime runs", "Kernel", result.kernels),
-            passes_sheet(result.passes, result.exact),
+            counts_sheet(KERNELS, "Kernel", result.kernels),
+            passes_sheet(result.passes, result.exact, idle=False),
             goals_sheet(result.goals),
         ),
         result.hints,
@@ -139,6 +139,8 @@ def _inspected(result: Inspection) -> Outline:
         f"{told}, by {model.producer}" if model.producer else told,
         (
             counts_sheet("Recognised", "Part", result.counts),
+            counts_sheet(KERNELS, "Kernel", result.kernels),
+            rejects_sheet((("", trap) for trap in result.traps), "Slow or wrong in ONNX Runtime"),
             rejects_sheet(("", reject) for reject in result.near_misses),
             outliers_sheet(result.outliers),
         ),

@@ -167,6 +167,8 @@ class Inspection:
         outliers: One row a quantizable activation, worst first; empty without data.
         data: Which samples the outlier figures come from.
         hints: What to know before optimizing it.
+        kernels: Of a quantized model, the low-precision kernels that the runtime runs, and how often.
+        traps: Its nodes that the runtime runs slowly or wrongly, why, and what to do instead.
     """
 
     schema: ClassVar[str] = "onnxq/inspect-1"
@@ -178,6 +180,8 @@ class Inspection:
     outliers: tuple[OutlierRow, ...] = ()
     data: DataSummary | None = None
     hints: tuple[str, ...] = ()
+    kernels: Mapping[str, int] = field(default_factory=dict)
+    traps: tuple[Rejection, ...] = ()
 
 
 @dataclass(frozen=True)

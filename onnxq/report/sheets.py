@@ -157,8 +157,20 @@ def worst_sheet(layers: Iterable[LayerRow], count: int) -> Sheet:
     )
 
 
-def passes_sheet(passes: Iterable[PassRow], exact: Equality | None = None, *, measured: bool = True) -> Sheet:
-    """What each pass did, and what the check said; lossy ones by fidelity, if that was measured."""
+def passes_sheet(
+    passes: Iterable[PassRow], exact: Equality | None = None, *, measured: bool = True, idle: bool = True
+) -> Sheet:
+    """What each pass did, and what the check said.
+
+    Args:
+        passes: In the order in which they ran.
+        exact: The verdict on the exact ones together.
+        measured: Whether fidelity was, by which lossy ones are judged.
+        idle: Whether those that found nothing to do are listed too, rather than counted.
+    """
+    every = tuple(passes)
+    shown = every if idle else tuple(row for row in every if row.changes or row.rejects or row.note)
+    rest = f"{len(every) - len(shown)} more passes found nothing to do" if len(shown) < len(every) else ""
     return Sheet(
         "Passes",
         ("Pass", "Contract", ">Changes", ">Left alone", ">Time", "Checked", "Note"),
@@ -175,9 +187,9 @@ def passes_sheet(passes: Iterable[PassRow], exact: Equality | None = None, *, me
                 ),
                 "bad" if row.verdict == "different" else "warn" if row.verdict == "cannot judge" else "",
             )
-            for row in passes
+            for row in shown
         ),
-        equality_line(exact),
+        ". ".join(part for part in (equality_line(exact), rest) if part),
     )
 
 
@@ -202,13 +214,13 @@ def equality_line(exact: Equality | None) -> str:
     return told if exact.verdict == "equal" else f"{told}: {exact.reason}"
 
 
-def rejects_sheet(rejects: Iterable[tuple[str, Rejection]]) -> Sheet:
-    """What was left alone: by whom, how often, why, and the first node."""
+def rejects_sheet(rejects: Iterable[tuple[str, Rejection]], title: str = "Left alone") -> Sheet:
+    """What was left alone (or what `title` says): by whom, how often, why, and the first node."""
     found: dict[tuple[str, str], list[str]] = {}
     for owner, reject in rejects:
         found.setdefault((owner, reject.reason), []).append(reject.node)
     return Sheet(
-        "Left alone",
+        title,
         ("Pass", ">Times", "Reason", "First at"),
         tuple(Row((owner, str(len(nodes)), reason, nodes[0])) for (owner, reason), nodes in found.items()),
     )

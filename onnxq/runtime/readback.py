@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxq.runtime import delivery
+from onnxq.runtime.isolate import Worker
 from onnxq.runtime.session import open_session
 from onnxq.runtime.settings import SessionSettings
 from onnxq.runtime.traps import dequantize_of, find_slow, find_unfused, weight_dequantize
@@ -71,13 +72,17 @@ class Landing:
 
 
 def optimized_graph(
-    model: ir.Model | Path | str | bytes, settings: SessionSettings | None = None
+    model: ir.Model | Path | str | bytes,
+    settings: SessionSettings | None = None,
+    *,
+    worker: Worker | None = None,
 ) -> ir.Model:
     """The graph that the runtime really runs for a model, weights in memory.
 
     Args:
         model: As for `open_session`; never changed.
         settings: As for `open_session`; its default level is the runtime's own.
+        worker: The process that opens it, for a model that nothing is known of; None for this one.
 
     Raises:
         BackendError: The runtime refuses the model.
@@ -92,7 +97,10 @@ def optimized_graph(
                 ("session.optimized_model_external_initializers_min_size_in_bytes", "1024"),
             )
             settings = dataclasses.replace(settings, config=settings.config + entries)
-        open_session(model, settings)
+        if worker is None:
+            open_session(model, settings)
+        else:
+            worker.open(model, settings).close()
         return delivery.read(target)
 
 
