@@ -38,13 +38,14 @@ def render(result: Result, findings: str = "") -> str:
     """
     name, rows = result["methods"], result["rows"]
     bits = [each for each in BITS if any(each in row for row in rows.values())]
-    parts = [f"## Methods: {name}", f"Each cell: {METRICS[name][0]}.", _methods(name, rows, bits)]
+    timed = result.get("latency", {})
+    parts = [f"## Methods: {name}", f"Each cell: {METRICS[name][0]}.{_columns(timed)}"]
+    parts += [_methods(name, rows, bits, timed)]
     parts += ["Expected order, and what became of it (error of the second over that of the first):"]
     parts += [_order(rows, bits)]
     if any(row in rows for row in ABLATIONS):
         parts += ["Ours less one ingredient (error, and its ratio to that of ours):", _ablation(rows, bits)]
-    if "latency" in result:
-        parts += [_latency(result["latency"])]
+    parts += [_latency(shape, each) for shape, each in timed.items()]
     if findings:
         parts += [findings.strip()]
     failed = _failures(rows)
@@ -61,13 +62,27 @@ def verdict(rows: Result, first: str, second: str, bits: str) -> str:
     return f"{word} ({ratio:.2f})"
 
 
-def _methods(name: str, rows: Result, bits: Sequence[str]) -> str:
+def _columns(timed: Result) -> str:
+    """What the columns of latency are."""
+    return " Behind them: least time of W8A8 over that of `minmax` in the same run." if timed else ""
+
+
+def _methods(name: str, rows: Result, bits: Sequence[str], timed: Result) -> str:
     lines = [
-        [f"`{row}`", about, *(_cell(name, rows[row].get(each, {})) for each in bits)]
+        [
+            f"`{row}`",
+            about,
+            *(_cell(name, rows[row].get(each, {})) for each in bits),
+            *(_ratio(each["rows"].get(row)) for each in timed.values()),
+        ]
         for row, (about, _) in ROWS.items()
         if row in rows
     ]
-    return table(["method", "what it is", *bits], lines)
+    return table(["method", "what it is", *bits, *(f"x time at {shape}" for shape in timed)], lines)
+
+
+def _ratio(time: Result | None) -> str:
+    return "" if time is None else f"{time['ratio_least']:.2f}"
 
 
 def _cell(name: str, row: Result) -> str:
@@ -102,8 +117,11 @@ def _against_ours(rows: Result, row: str, bits: str) -> str:
     return _number(own) + (f" ({own / whole:.2f})" if whole else "")
 
 
-def _latency(latency: Result) -> str:
-    head = f"Latency at W8A8, {latency['shape']}, as a ratio to plain min-max INT8 in the same run:"
+def _latency(shape: str, latency: Result) -> str:
+    head = (
+        f"Latency at W8A8, {shape}, {latency['rounds']} processes a row in turns on {latency['cpu']}, "
+        "as a ratio to plain min-max INT8:"
+    )
     lines = [
         [
             f"`{row}`",

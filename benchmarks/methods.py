@@ -1,6 +1,6 @@
 """Every method by itself, the papers' combinations and ours, on the real models at 8, 6 and 4 bits.
 
-    python -m benchmarks.methods MODEL ... [--rows NAME ...] [--bits W8A8 ...] [--ablate] [--latency]
+    python -m benchmarks.methods MODEL ... [--rows NAME ...] [--bits W8A8 ...] [--ablate] [--make | --latency]
 
 MODEL is minilm, vit or smollm2; the rows are in `benchmarks.recipes`. Bits that no kernel has are shown by
 the 8-bit kernels with codes that use a part of their range. Each figure goes to
@@ -13,11 +13,8 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
-import hashlib
-import json
 import math
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,25 +27,30 @@ import numpy as np
 from benchmarks.artefacts import Row
 from benchmarks.data import fingerprint
 from benchmarks.export import Arrays
-from benchmarks.recipes import ABLATIONS, BITS, ROWS, Bits, Made, Planned, Recipe
-from benchmarks.rivals import RESULTS, environment
+from benchmarks.ledger import Ledger, code_fingerprint, describe, digest
+from benchmarks.models import cache_folder
+from benchmarks.planned import Bits
+from benchmarks.recipes import ABLATIONS, BITS, ROWS, Made, Recipe
+from benchmarks.rivals import RESULTS
 from benchmarks.rounds import THREADS
 from benchmarks.states import Workshop, quantize
 from benchmarks.subjects import SUBJECTS, Subject
 from benchmarks.tasks import TASKS, Scores, Task, answer_language
 from onnxq.files import save
-from onnxq.recipe import format_pass
 from onnxq.runtime import Session, SessionSettings, open_session
 from onnxq.runtime.timing import measure_latency
 
 CHUNKS = 8
 """Chunks of text that SmolLM2 is judged on here; every row of it takes minutes."""
-SOURCES = ("passes", "planning", "calibration", "statistics", "ir", "pipeline", "targets")
-"""Packages whose code decides the figures."""
+SECONDS = 0.8
+"""Measured time of each process where rows are timed: enough for tens of runs."""
 YIELD = (("session.intra_op.allow_spinning", "0"),)
 """Lets threads sleep while they wait: judging need not be fast, and other work may run beside it."""
-LATENCY = ("minmax", "shift-scale-output", "os-plus", "split-channels", "split-os-plus", "feedback", "ours")
-"""Rows that are timed, the first being what the others are held against."""
+LATENCY = (
+    *("minmax", "shift-scale-output", "insert-scale", "os-plus", "split-channels", "split-os-plus"),
+    *("disassemble", "peg", "groups", "per-token", "blocks", "ours"),
+)
+"""Rows that are timed, the first being what the others are held against: rounding otherwise costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -80,68 +82,8 @@ JUDGED: Mapping[str, Judged] = {
         Task("smollm2", functools.partial(answer_language, chunks=CHUNKS), TASKS["language"].score),
         lambda scores: scores["perplexity_ratio"] - 1,
         states=2,
-        rows=("minmax", "percentile", "os", "os-plus", "split-os-plus", "per-token", "feedback", "ours"),
     ),
 }
-
-
-def code_fingerprint() -> str:
-    """Twelve digits over the code that decides the figures."""
-    package = Path(__file__).parents[1] / "onnxq"
-    digest = hashlib.sha256()
-    for path in sorted(each for name in SOURCES for each in (package / name).rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def describe(recipe: Recipe) -> str:
-    """A recipe as text: the same text, the same passes."""
-    steps = [repr(each) if isinstance(each, Planned) else format_pass(each) for each in recipe.exact]
-    extras = ["per token"] * recipe.per_token + ["token-wise clipping"] * recipe.clipping
-    return " + ".join([*steps, format_pass(recipe.rounding), *extras])
-
-
-class Ledger:
-    """The results of one model on disk, written after every row.
-
-    Args:
-        path: The JSON file.
-        name: Of the model.
-        keep: Whether rows that older code gave stand.
-    """
-
-    def __init__(self, path: Path, name: str, *, keep: bool) -> None:
-        self.path, self.keep, self.code = path, keep, code_fingerprint()
-        data = fingerprint(JUDGED[name].subject.model)
-        blank: dict[str, Any] = {
-            "methods": name,
-            "environment": environment(),
-            "data": data,
-            "chunks": CHUNKS,
-            "rows": {},
-        }
-        self.content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else blank
-        if self.content["data"] != data:
-            self.content = blank
-
-    def holds(self, name: str, bits: Bits, recipe: Recipe) -> bool:
-        """Whether a row stands as it is."""
-        found = self.content["rows"].get(name, {}).get(str(bits), {})
-        same = found.get("call") == describe(recipe) and "failure" not in found
-        return same and (self.keep or found.get("code") == self.code)
-
-    def note(self, name: str, bits: Bits, row: Row) -> None:
-        """Write one row down."""
-        rows = self.content["rows"].setdefault(name, {})
-        rows[str(bits)] = row | {"code": self.code}
-        self.write()
-
-    def write(self) -> None:
-        """Replace the file whole."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(".part")
-        draft.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
-        draft.replace(self.path)
 
 
 @dataclass(frozen=True)
@@ -189,53 +131,72 @@ def measure(workshop: Workshop, judge: Judge, recipe: Recipe) -> Row:
 
 
 def run_rows(name: str, chosen: Mapping[str, Made], bits: Iterable[Bits], ledger: Ledger) -> None:
-    """Measure what the ledger does not hold yet."""
+    """Measure what the ledger does not hold yet, one state of the model after the other."""
     judged = JUDGED[name]
-    todo = {
-        (row, each): recipe
+    todo = [
+        (row, each, recipe)
         for each in bits
         for row, make in chosen.items()
         if (recipe := make(each)) is not None and not ledger.holds(row, each, recipe)
-    }
+    ]
     if not todo:
         return
     judge = Judge(judged)
-    workshop = Workshop.open(judged.subject, judged.states, list(todo.values()))
-    for (row, each), recipe in todo.items():
+    workshop = Workshop.open(judged.subject, judged.states, [recipe for *_, recipe in todo])
+    states = list(dict.fromkeys(recipe.exact for *_, recipe in todo))
+    for row, each, recipe in sorted(todo, key=lambda one: states.index(one[2].exact)):
         found = measure(workshop, judge, recipe)
         ledger.note(row, each, found)
         gc.collect()
         print(f"{name} {each} {row}: {found.get('error', found.get('failure'))}", flush=True)
 
 
-def time_rows(name: str, ledger: Ledger, rounds: int) -> None:
-    """Time the rows of `LATENCY` at 8 bits, processes taking turns, and note ratios to the first."""
-    judged, bits = JUDGED[name], BITS["W8A8"]
-    recipes = {row: made for row in LATENCY if (made := ROWS[row][1](bits)) is not None}
-    workshop = Workshop.open(judged.subject, judged.states, list(recipes.values()))
-    shape = next(iter(judged.subject.timed))
-    with tempfile.TemporaryDirectory(prefix="onnxq-methods-") as scratch:
-        models: dict[str, Any] = {}
-        for row, recipe in recipes.items():
-            models[row] = Path(scratch) / f"{row}.onnx"
-            save(quantize(workshop, recipe).model, models[row])
-        del workshop
-        gc.collect()
-        found = measure_latency(models, judged.subject.feeds(shape), threads=THREADS, rounds=rounds)
-    ledger.content["latency"] = {
-        "shape": shape,
+def make_files(name: str, rows: Iterable[str]) -> dict[str, Path]:
+    """Files of rows at 8 bits, kept in the cache until passes, code or data change."""
+    judged, bits, data = JUDGED[name], BITS["W8A8"], fingerprint(JUDGED[name].subject.model)
+    recipes = {row: made for row in rows if (made := ROWS[row][1](bits)) is not None}
+    folder = cache_folder() / "methods"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        row: folder / f"{name}-{row}-{digest([describe(made), code_fingerprint(), data])}.onnx"
+        for row, made in recipes.items()
+    }
+    missing = [row for row, path in files.items() if not path.exists()]
+    if missing:
+        workshop = Workshop.open(judged.subject, judged.states, [recipes[row] for row in missing])
+        for row in missing:
+            save(quantize(workshop, recipes[row]).model, files[row])
+            print(files[row], flush=True)
+    return files
+
+
+def time_rows(name: str, ledger: Ledger, rows: Iterable[str], shape: str, rounds: int) -> None:
+    """Time rows at 8 bits, processes taking turns, and note ratios to the first."""
+    files: dict[str, Any] = dict(make_files(name, rows))
+    feeds = JUDGED[name].subject.feeds(shape)
+    found = measure_latency(files, feeds, threads=THREADS, rounds=rounds, seconds=SECONDS)
+    first = next(iter(found.values()))
+    ledger.content.setdefault("latency", {})[shape] = {
+        "cpu": ledger.cpu,
+        "rounds": rounds,
+        "code": ledger.code,
         "rows": {
             row: {
                 "least_ms": round(each.least_ms, 3),
                 "median_ms": round(each.median_ms, 3),
                 "spread": round(each.spread, 3),
-                "ratio_least": round(each.least_ms / found[LATENCY[0]].least_ms, 4),
-                "ratio_median": round(each.median_ms / found[LATENCY[0]].median_ms, 4),
+                "ratio_least": round(each.least_ms / first.least_ms, 4),
+                "ratio_median": round(each.median_ms / first.median_ms, 4),
             }
             for row, each in found.items()
         },
     }
     ledger.write()
+
+
+def _blank(name: str) -> dict[str, Any]:
+    """What results of a model start from; other data begins anew."""
+    return {"data": fingerprint(JUDGED[name].subject.model), "chunks": CHUNKS}
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -246,7 +207,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--bits", nargs="+", choices=BITS, default=list(BITS))
     parser.add_argument("--ablate", action="store_true", help="ours less each ingredient, besides the rows")
     parser.add_argument("--keep", action="store_true", help="let rows stand that older code gave")
-    parser.add_argument("--latency", action="store_true", help="time some rows instead")
+    parser.add_argument("--make", action="store_true", help="make the files that --latency times, and end")
+    parser.add_argument("--latency", action="store_true", help="time rows at W8A8 instead")
+    parser.add_argument("--shape", help="to time at; the model's first one if not given")
     parser.add_argument("--rounds", type=int, default=4, help="processes timed a row")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     return parser.parse_args(words)
@@ -257,9 +220,13 @@ def main() -> None:
     asked = parse(sys.argv[1:])
     every = {name: make for name, (_, make) in {**ROWS, **ABLATIONS}.items()}
     for name in asked.models:
-        ledger = Ledger(asked.results / f"methods-{name}.json", name, keep=asked.keep)
+        ledger = Ledger(asked.results / f"methods-{name}.json", name, _blank(name), keep=asked.keep)
+        if asked.make:
+            make_files(name, asked.rows or LATENCY)
+            continue
         if asked.latency:
-            time_rows(name, ledger, asked.rounds)
+            shape = asked.shape or next(iter(JUDGED[name].subject.timed))
+            time_rows(name, ledger, asked.rows or LATENCY, shape, asked.rounds)
             continue
         names = asked.rows or [*JUDGED[name].rows, *(ABLATIONS if asked.ablate else ())]
         run_rows(name, {row: every[row] for row in names}, [BITS[each] for each in asked.bits], ledger)

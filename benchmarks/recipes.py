@@ -8,14 +8,18 @@ rows without a word on weights their nearest codes, one scale for each output co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import onnx_ir as ir
 
+from benchmarks.learned import Learned
+from benchmarks.planned import EIGHT_BIT_FORMS, Bits, Planned, margin_for, migrating
 from onnxq.contract import AnyPass
 from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
+from onnxq.passes.compress.assemble_channels import AssembleChannels
 from onnxq.passes.migrate.disassemble_channels import DisassembleChannels
 from onnxq.passes.migrate.fold_gamma import FoldGamma
 from onnxq.passes.migrate.insert_scale import InsertScale
@@ -25,67 +29,14 @@ from onnxq.passes.migrate.split_channels import SplitChannels
 from onnxq.passes.migrate.split_groups import SplitGroups
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.linears import QuantizeLinears
-from onnxq.planning.layers import Plan, plan_layers
-from onnxq.planning.options import Form
-from onnxq.planning.settings import PlanSettings
-from onnxq.planning.trial import TrialSettings
-from onnxq.runtime.machine import read_machine
-from onnxq.statistics import Statistics
-from onnxq.targets import detect
 
 MARGIN = 0.1
-"""Part by which our own 8-bit ranges are wider than what calibration saw."""
+"""Part by which ranges are wider where Outlier Suppression+ tries thresholds at 8 bits."""
 PEG_GROUPS = 6
 """Groups of channels of equal size: what the paper takes for BERT."""
-
-
-@dataclass(frozen=True)
-class Bits:
-    """Bits of weights and of activations."""
-
-    weights: int
-    activations: int
-
-    def __str__(self) -> str:
-        return f"W{self.weights}A{self.activations}"
-
-
+RANK = 4
+"""Rank of the corrections of weights: what QLLM takes."""
 BITS: Mapping[str, Bits] = {str(each): each for each in (Bits(8, 8), Bits(6, 6), Bits(4, 8), Bits(4, 4))}
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What the planner of `onnxq optimize` would split off, even out and scale for each token.
-
-    Attributes:
-        bits: That it tries options at.
-        split: Whether channels may be multiplied in float.
-        scale: Whether a Mul may even channels out.
-        per_token: Whether an activation may get a scale for each token.
-    """
-
-    bits: Bits
-    split: bool = True
-    scale: bool = True
-    per_token: bool = True
-
-    name = "planned"
-
-    def plan(self, model: ir.Model, statistics: Statistics) -> Plan:
-        """The plan for a model whose norms are migrated; nothing stays float, or bits would mean little."""
-        forms: tuple[Form, ...] = ("int8 static", "int8 per-token") if self.per_token else ("int8 static",)
-        margin = MARGIN if self.bits.activations == 8 else 0.0
-        trial = TrialSettings(self.bits.weights, self.bits.activations, margin)
-        settings = PlanSettings(
-            detect(read_machine()),
-            forms=forms,
-            insert_nodes=self.scale,
-            split=self.split,
-            trial=trial,
-        )
-        return plan_layers(model, statistics, settings)
-
-
 Step = AnyPass | Planned
 
 
@@ -94,16 +45,18 @@ class Recipe:
     """One row of the table, at some bits.
 
     Attributes:
-        rounding: The lossy pass.
+        rounding: The lossy pass; a plan among the exact steps gives some linears other forms.
         exact: What runs before it.
         clipping: Whether ranges are then clipped token-wise, judged by the model's output.
         per_token: Whether every activation gets a scale for each token, found while the model runs.
+        learned: What is learned with gradients before rounding; None for nothing.
     """
 
     rounding: QuantizeLinears | QuantizeBlocks
     exact: tuple[Step, ...] = ()
     clipping: bool = False
     per_token: bool = False
+    learned: Learned | None = None
 
 
 Made = Callable[[Bits], Recipe | None]
@@ -123,41 +76,61 @@ def linear_names(model: ir.Model) -> tuple[str, ...]:
 
 def migration(bits: Bits) -> tuple[AnyPass, ...]:
     """Shift and scale of Outlier Suppression+, thresholds tried on the output of the block behind."""
-    tried = {"weight_bits": bits.weights, "activation_bits": bits.activations, "margin": _margin(bits)}
+    margin = MARGIN if bits.activations == 8 else 0.0
+    tried = {"weight_bits": bits.weights, "activation_bits": bits.activations, "margin": margin}
     return (
         ShiftScale(search="output", **tried),  # type: ignore[arg-type]  # options by name
         InsertScale(search="output", **tried),  # type: ignore[arg-type]
     )
 
 
-INGREDIENTS = ("migration", "search", "plan", "split", "feedback", "margin", "clipping", "columns")
+INGREDIENTS = (
+    *("migration", "search", "plan", "split", "per-token", "blocks"),
+    *("feedback", "bias", "margin", "clipping", "columns"),
+)
 """What ours is made of, each of which the ablation leaves out once."""
+_FORMS = {"per-token": "int8 per-token", "blocks": "int8 blocks"}
 
 
 def ours(bits: Bits, without: str = "") -> Recipe | None:
-    """What `onnxq optimize` does at 8 bits, and the same with narrower ranges below; less one ingredient.
+    """What `onnxq optimize` does at these bits, or the same with narrower ranges; less one ingredient.
 
     Returns:
         None if the ingredient is not in it at these bits.
     """
-    few, coarse = bits.activations < 8, bits.weights < 8
-    absent = {"margin": few, "clipping": not few, "columns": not coarse}
-    if absent.get(without, False):
-        return None
-    shift = ShiftScale() if without == "search" else migration(bits)[0]
-    moved: tuple[Step, ...] = () if without == "migration" else (shift, InsertScale(insert_nodes=False))
-    plan = (Planned(bits, split=without != "split"),) if without != "plan" else ()
+    made = _ours(bits, without)
+    return None if without and made == _ours(bits, "") else made
+
+
+def _ours(bits: Bits, without: str) -> Recipe:
+    moved: tuple[Step, ...] = () if without == "migration" else migrating(bits)
+    if without == "search":
+        moved = tuple(
+            replace(each, search="closed") if isinstance(each, ShiftScale) else each for each in moved
+        )
+    form = _FORMS.get(without, "")
+    plan = (Planned(bits, split=without != "split", without=form if _offers(bits, form) else ""),)
+    steps = (*moved, *(() if without == "plan" else plan))
+    feedback: Literal["nearest", "feedback"] = "nearest" if without == "feedback" else "feedback"
+    if bits.are_blocks:
+        four = QuantizeBlocks(bits=4, symmetric=False, method="weighted", rounding=feedback)
+        return Recipe(four, steps)
+    narrow = bits.activations < 8
     rounding = linears(
         bits,
-        rounding="nearest" if without == "feedback" else "feedback",
-        margin=0.0 if without == "margin" else _margin(bits),
-        weight_range="mse" if coarse and without != "columns" else "minmax",
+        rounding=feedback,
+        correct_bias=without != "bias",
+        margin=0.0 if without == "margin" else margin_for(bits),
+        weight_range="mse" if bits.weights < 8 and without != "columns" else "minmax",
     )
-    return Recipe(rounding, (*moved, *plan), clipping=few and without != "clipping")
+    return Recipe(rounding, steps, clipping=narrow and without != "clipping")
 
 
-def _margin(bits: Bits) -> float:
-    return MARGIN if bits.activations == 8 else 0.0
+def _offers(bits: Bits, form: str) -> bool:
+    """Whether the planner has that form at these bits."""
+    return (
+        form in EIGHT_BIT_FORMS if bits.are_blocks else bits.activations == 8 or form not in EIGHT_BIT_FORMS
+    )
 
 
 def _blocks(bits: Bits) -> Recipe | None:
@@ -165,6 +138,11 @@ def _blocks(bits: Bits) -> Recipe | None:
     if bits.activations != 8:
         return None
     return Recipe(QuantizeBlocks(bits=bits.weights, block=64, rounding="feedback", method="mse"))
+
+
+def _plain_blocks(bits: Bits) -> Recipe | None:
+    """The same, each weight to its nearest code."""
+    return Recipe(QuantizeBlocks(bits=bits.weights, block=64)) if bits.activations == 8 else None
 
 
 def _groups(bits: Bits) -> Recipe:
@@ -213,14 +191,31 @@ ROWS: Mapping[str, tuple[str, Made]] = {
         "a scale for each token, while running",
         lambda bits: Recipe(linears(bits), per_token=True),
     ),
-    "blocks": ("blocks of 64 for weights and activations, feedback", _blocks),
+    "plain-blocks": ("blocks of 64 for weights and activations, nearest codes", _plain_blocks),
+    "blocks": ("the same, feedback", _blocks),
     "columns": (
         "columns of weights cut for least squared error",
         lambda bits: Recipe(linears(bits, weight_range="mse")),
     ),
     "feedback": ("GPTQ", lambda bits: Recipe(linears(bits, rounding="feedback"))),
     "drop": ("QDrop's objective, layer by layer", lambda bits: Recipe(linears(bits, rounding="drop"))),
+    "low-rank": (
+        f"weights that make up for rounded activations, by rank {RANK}",
+        lambda bits: Recipe(linears(bits, correct_weight=True, rank=RANK)),
+    ),
     "bias": ("bias correction", lambda bits: Recipe(linears(bits, correct_bias=True))),
+    "learned-steps": (
+        "ranges learned on the model's output (LSQ)",
+        lambda bits: Recipe(linears(bits), learned=Learned("steps", bits)),
+    ),
+    "learned-rounding": (
+        "codes and ranges learned block by block (QDrop)",
+        lambda bits: Recipe(linears(bits), learned=Learned("rounding", bits)),
+    ),
+    "learned-low-rank": (
+        f"corrections of rank {RANK} learned on blocks (QLLM)",
+        lambda bits: Recipe(linears(bits), learned=Learned("low-rank", bits, rank=RANK)),
+    ),
     "os": (
         "Outlier Suppression: fold-gamma, token-clipping",
         lambda bits: Recipe(linears(bits), (FoldGamma(),), clipping=True),
@@ -237,6 +232,12 @@ ROWS: Mapping[str, tuple[str, Made]] = {
         "disassemble, weights that make up for rounded activations",
         lambda bits: Recipe(linears(bits, correct_weight=True), (DisassembleChannels(),)),
     ),
+    "assemble": (
+        "qllm, like channels merged until no product is wider",
+        lambda bits: Recipe(
+            linears(bits, correct_weight=True), (DisassembleChannels(), AssembleChannels(tolerance=1.0))
+        ),
+    ),
     "split-os-plus": (
         "os-plus, split-channels",
         lambda bits: Recipe(linears(bits), (*migration(bits), SplitChannels())),
@@ -245,7 +246,7 @@ ROWS: Mapping[str, tuple[str, Made]] = {
         "split-channels, os-plus",
         lambda bits: Recipe(linears(bits), (SplitChannels(), *migration(bits))),
     ),
-    "ours": ("os-plus, what the planner splits, feedback", ours),
+    "ours": ("what `onnxq optimize` does: shift and scale of norms, its plan, feedback, bias", ours),
 }
 """What each row is, and its passes; None where no kernel can show it at these bits."""
 

@@ -6,12 +6,15 @@ so are the statistics of it, gathered in one go for all methods that round this 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from benchmarks.recipes import Planned, Recipe, Step, linear_names
+from benchmarks.learned import given_ranges
+from benchmarks.planned import Planned, planned_rounding
+from benchmarks.recipes import Recipe, Step, linear_names
 from benchmarks.rounds import THREADS
 from benchmarks.subjects import Subject
 from onnxq.calibration import DataOptions, DataSource, collect, open_data
@@ -20,11 +23,21 @@ from onnxq.files import load
 from onnxq.ir.walk import nodes
 from onnxq.passes.clean import cleaning
 from onnxq.passes.layout import respelling
+from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import run
+from onnxq.planning.adjustable import AdjustableModel
 from onnxq.planning.clipping import ClippingSettings, clipping_needs, coarse_clipping
+from onnxq.planning.layers import Plan
 from onnxq.statistics import Statistic, Statistics
 
+EXPECTED = {
+    "the product is quantized already",
+    "the weight is quantized already",
+    "told to stay float",
+    "not among the linears named",
+}
+"""Reasons that every row gives."""
 PRODUCTS = ("MatMulIntegerToFloat", "MatMulNBits")
 """Operators that rounded linears become."""
 CLIPPING = ClippingSettings(samples=32, threads=THREADS)
@@ -53,13 +66,13 @@ class State:
     Attributes:
         model: The model.
         source: Data that its statistics come from.
-        per_token: Linears whose input the planner gave a scale for each token.
+        plan: Which form each linear takes; None if nothing was planned.
         notes: What became of the passes, where it matters.
     """
 
     model: ir.Model
     source: DataSource
-    per_token: tuple[str, ...] = ()
+    plan: Plan | None = None
     notes: tuple[str, ...] = ()
     _wanted: dict[Statistic, frozenset[str]] = field(default_factory=dict)
     _known: Statistics = field(default_factory=Statistics)
@@ -118,7 +131,7 @@ class Workshop:
         wanted: dict[Statistic, set[str]] = {}
         for each in self._recipes:
             if each.exact == exact:
-                for kind, names in _wanted(_rounding(each, found), found.model, each.clipping).items():
+                for kind, names in _wanted(_roundings(each, found), found.model, each.clipping).items():
                     wanted.setdefault(kind, set()).update(names)
         found.gather(found.model, wanted)
         return found
@@ -134,72 +147,86 @@ class Workshop:
         return found
 
 
-Passes = Callable[[State], tuple[tuple[str, ...], tuple[AnyPass, ...]]]
-"""Linears with a scale for each token, and passes to run, for a state."""
+Passes = Callable[[State], tuple[Plan | None, tuple[AnyPass, ...]]]
+"""What is planned, and passes to run, for a state."""
+Rounding = QuantizeLinears | QuantizeBlocks
 
 
 def _passes(step: Step) -> Passes:
     if isinstance(step, Planned):
         return lambda state: _plan(state, step)
-    return lambda state: (state.per_token, (step,))
+    return lambda state: (state.plan, (step,))
 
 
-def _in_layout(state: State) -> tuple[tuple[str, ...], tuple[AnyPass, ...]]:
+def _in_layout(state: State) -> tuple[Plan | None, tuple[AnyPass, ...]]:
     """Spellings that the runtime executes fastest; the same for every method."""
-    return state.per_token, respelling("kernels")
+    return state.plan, respelling("kernels")
 
 
 def _advance(before: State, chosen: Passes) -> State:
-    per_token, passes = chosen(before)
+    plan, passes = chosen(before)
     result = run(before.model, passes, gather=before.gather, verify="never")
     undone = [f"{name} was undone: {reason}" for name, reason in result.rolled_back.items()]
     own = () if chosen is _in_layout else result.results
     counts = [f"{each.name}: {len(each.changes)}" for each in own]
-    return State(result.model, before.source, per_token, (*before.notes, *counts, *undone))
+    if plan is not None and plan is not before.plan:
+        counts += [f"{form}: {count}" for form, count in Counter(each.form for each in plan.layers).items()]
+    return State(result.model, before.source, plan, (*before.notes, *counts, *undone))
 
 
 def quantize(workshop: Workshop, recipe: Recipe) -> Made:
     """Carry out one recipe."""
     state = workshop.final(recipe)
-    rounding = _rounding(recipe, state)
-    made = _round(state, rounding)
-    if not recipe.clipping or not isinstance(rounding, QuantizeLinears):
+    first, *rest = _roundings(recipe, state)
+    if recipe.learned is not None and isinstance(first, QuantizeLinears):
+        start = AdjustableModel(_round(state, (first, *rest)).model, threads=THREADS).ranges
+        model, ranges = recipe.learned.learn(state.model, start, state.source)
+        return _round(replace(state, model=model), (replace(first, ranges=given_ranges(ranges)), *rest))
+    made = _round(state, (first, *rest))
+    if not recipe.clipping or not isinstance(first, QuantizeLinears):
         return made
-    wanted = _wanted(rounding, state.model, clipping=True)
-    statistics = state.gather(state.model, wanted)
+    statistics = state.gather(state.model, _wanted((first, *rest), state.model, clipping=True))
     found = coarse_clipping(state.model, made.model, workshop.source, statistics, CLIPPING)
-    ranges = tuple((name, low, high) for name, (low, high) in sorted(found.ranges.items()))
-    clipped = _round(state, replace(rounding, ranges=ranges))
+    clipped = _round(state, (replace(first, ranges=given_ranges(found.ranges)), *rest))
     return replace(clipped, notes=(*clipped.notes, f"clipped at a share of {found.alpha:g}"))
 
 
-def _round(state: State, rounding: AnyPass) -> Made:
-    result = run(state.model, (rounding,), gather=state.gather, verify="never")
-    (only,) = result.results
-    trouble = [f"{rounding.name}: {why}" for why in (only.rolled_back, only.skipped) if why]
-    left = sorted({reject.reason for reject in only.rejects} - {"the product is quantized already"})
+def _round(state: State, roundings: Sequence[Rounding]) -> Made:
+    """Round; weights are fitted to what the float model computes, whichever pass comes first."""
+    wanted = _wanted(roundings, state.model, clipping=False)
+    result = run(state.model, roundings, gather=lambda *_: state.gather(state.model, wanted), verify="never")
+    trouble = [
+        f"{each.name}: {why}" for each in result.results for why in (each.rolled_back, each.skipped) if why
+    ]
+    left = {reject.reason for each in result.results for reject in each.rejects} - EXPECTED
     products = sum(node.op_type in PRODUCTS for node in nodes(result.model))
-    return Made(result.model, products, (*state.notes, *trouble, *left))
+    return Made(result.model, products, (*state.notes, *trouble, *sorted(left)))
 
 
-def _rounding(recipe: Recipe, state: State) -> AnyPass:
+def _roundings(recipe: Recipe, state: State) -> tuple[Rounding, ...]:
     """The recipe's rounding, with names of this state where it goes by them."""
-    names = linear_names(state.model) if recipe.per_token else state.per_token
-    if names and isinstance(recipe.rounding, QuantizeLinears):
-        return replace(recipe.rounding, per_token=names)
-    return recipe.rounding
+    rounding = recipe.rounding
+    if state.plan is not None:
+        return planned_rounding(state.plan, rounding)
+    if recipe.per_token and isinstance(rounding, QuantizeLinears):
+        return (replace(rounding, per_token=linear_names(state.model)),)
+    return (rounding,)
 
 
-def _wanted(rounding: AnyPass, model: ir.Model, clipping: bool) -> dict[Statistic, set[str]]:
-    return clipping_needs(rounding, model) if clipping else names_wanted((rounding,), model)
+def _wanted(roundings: Sequence[Rounding], model: ir.Model, clipping: bool) -> dict[Statistic, set[str]]:
+    wanted = names_wanted(roundings, model)
+    if clipping and isinstance(roundings[0], QuantizeLinears):
+        for kind, names in clipping_needs(roundings[0], model).items():
+            wanted.setdefault(kind, set()).update(names)
+    return wanted
 
 
-def _plan(before: State, step: Planned) -> tuple[tuple[str, ...], tuple[AnyPass, ...]]:
-    """The planner's wishes: linears with a scale for each token, and exact passes."""
+def _plan(before: State, step: Planned) -> tuple[Plan, tuple[AnyPass, ...]]:
+    """The planner's wishes: forms of linears, and exact passes."""
     inputs = _linear_inputs(before.model)
     wanted = dict.fromkeys((Statistic.CHANNEL_EXTREMES, Statistic.ROWS), inputs)
     plan = step.plan(before.model, before.gather(before.model, wanted))
-    return plan.names("int8 per-token"), plan.exact_passes()
+    return plan, plan.exact_passes()
 
 
 def _linear_inputs(model: ir.Model) -> frozenset[str]:

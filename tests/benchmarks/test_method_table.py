@@ -53,6 +53,16 @@ def test_failures_and_findings_are_told():
     assert "- `os` at W4A4: ValueError: no" in page
 
 
+def test_latency_stands_beside_the_errors_and_in_a_table_of_its_own():
+    times = {"least_ms": 12.0, "ratio_least": 1.2, "ratio_median": 1.25, "spread": 0.03}
+    timed = {"8x128": {"cpu": "some processor", "rounds": 4, "rows": {"os": times}}}
+    page = method_table.render({**RESULT, "latency": timed})
+    lines = [line for line in page.splitlines() if line.startswith("| `")]
+    assert lines[2].endswith("| failed | 1.20 |")
+    assert lines[0].endswith("| 0.50000 |  |")
+    assert "| `os` | 12.00 | 1.200 | 1.250 | 3% |" in page
+
+
 def test_page_of_a_folder_holds_methods_and_their_findings(tmp_path):
     (tmp_path / "methods-minilm.json").write_text(json.dumps(RESULT))
     (tmp_path / "methods-minilm.md").write_text("It depends.\n")

@@ -8,9 +8,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from benchmarks import methods, states
-from benchmarks.methods import JUDGED, Ledger, describe
-from benchmarks.recipes import ABLATIONS, BITS, ROWS, Planned, Recipe, linears, ours
+from benchmarks import states
+from benchmarks.ledger import Ledger, describe
+from benchmarks.methods import JUDGED
+from benchmarks.planned import Planned
+from benchmarks.recipes import ABLATIONS, BITS, ROWS, Recipe, linears, ours
 from benchmarks.states import Workshop, quantize
 from onnxq.calibration import DataOptions, open_data
 from onnxq.passes.migrate.shift_scale import ShiftScale
@@ -128,16 +130,15 @@ def test_ablations_that_would_be_ours_again_are_left_out():
 
 
 @pytest.fixture
-def ledger(tmp_path, monkeypatch) -> Ledger:
-    monkeypatch.setattr(methods, "fingerprint", lambda name: "data")
-    return Ledger(tmp_path / "methods-vit.json", "vit", keep=False)
+def ledger(tmp_path) -> Ledger:
+    return Ledger(tmp_path / "methods-vit.json", "vit", {"data": "one"}, keep=False)
 
 
 def test_a_row_stands_until_its_passes_or_the_code_change(ledger):
     recipe = Recipe(linears(W8A8))
     assert not ledger.holds("minmax", W8A8, recipe)
     ledger.note("minmax", W8A8, {"call": describe(recipe), "error": 0.5})
-    again = Ledger(ledger.path, "vit", keep=False)
+    again = Ledger(ledger.path, "vit", {"data": "one"}, keep=False)
     assert again.holds("minmax", W8A8, recipe)
     assert not again.holds("minmax", W8A8, Recipe(linears(W8A8, margin=0.5)))
     again.code = "other"
@@ -152,11 +153,10 @@ def test_a_row_that_failed_is_tried_again(ledger):
     assert not ledger.holds("minmax", W8A8, recipe)
 
 
-def test_other_data_begins_anew(ledger, monkeypatch):
+def test_other_data_begins_anew(ledger):
     ledger.note("minmax", W8A8, {"call": "", "error": 0.5})
-    monkeypatch.setattr(methods, "fingerprint", lambda name: "other data")
     assert json.loads(ledger.path.read_text())["rows"]
-    assert not Ledger(ledger.path, "vit", keep=True).content["rows"]
+    assert not Ledger(ledger.path, "vit", {"data": "other"}, keep=True).content["rows"]
 
 
 def test_errors_order_scores():

@@ -1,0 +1,114 @@
+"""What `onnxq optimize` decides and does at its default effort, as steps of a recipe.
+
+Everything comes from `onnxq.api.emission`, so that the rows named ours follow the product: what migrates,
+what the planner is asked, how linears and blocks are rounded. What every row of the table leaves out (integer
+convolutions, rounded embeddings, spellings behind rounding) is left out here, and no linear stays float.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxq.api.emission import Emission
+from onnxq.api.ranges import UNTRIED
+from onnxq.contract import AnyPass
+from onnxq.passes.migrate.shift_scale import ShiftScale
+from onnxq.passes.quantize.blocks import QuantizeBlocks
+from onnxq.passes.quantize.linears import QuantizeLinears
+from onnxq.planning.layers import Plan, plan_layers
+from onnxq.planning.options import Form
+from onnxq.recipe import OptimizeSettings
+from onnxq.runtime.machine import read_machine
+from onnxq.statistics import Statistics
+from onnxq.targets import detect
+from onnxq.targets.measured import costs_of
+
+EIGHT_BIT_FORMS: tuple[Form, ...] = ("int8 blocks", "int4 blocks")
+"""Forms whose kernels round activations to 8 bits whatever is asked for."""
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bits of weights and of activations."""
+
+    weights: int
+    activations: int
+
+    def __str__(self) -> str:
+        return f"W{self.weights}A{self.activations}"
+
+    @property
+    def are_blocks(self) -> bool:
+        """Whether the product has these bits as blocks of weights: `--weights int4`."""
+        return self.weights == 4 and self.activations == 8
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The planner's choice of a form for each linear.
+
+    Attributes:
+        bits: That it tries options at.
+        split: Whether channels may be multiplied in float.
+        without: A form that no linear may take; "" for none.
+    """
+
+    bits: Bits
+    split: bool = True
+    without: str = ""
+
+    name = "planned"
+
+    def plan(self, model: ir.Model, statistics: Statistics) -> Plan:
+        """The plan for a model whose norms are migrated."""
+        machine = read_machine()
+        costs = costs_of(machine)
+        bits: Any = self.bits.weights  # no processor has 6 or 4, and the planner rounds to any
+        target = replace(detect(machine), costs=costs, weight_bits=bits)
+        wished = replace(emission_for(self.bits), target=target).plan_settings()
+        trial = replace(wished.trial, activation_bits=self.bits.activations)
+        forms = tuple(form for form in wished.forms if self._takes(form))
+        settings = replace(wished, forms=forms, split=self.split, trial=trial, margin=margin_for(self.bits))
+        return plan_layers(model, statistics, settings)
+
+    def _takes(self, form: Form) -> bool:
+        narrow = self.bits.activations < 8
+        return form not in ("float", self.without) and not (narrow and form in EIGHT_BIT_FORMS)
+
+
+def emission_for(bits: Bits) -> Emission:
+    """What the product asks of its passes at these bits, or at the next ones that it has."""
+    settings = OptimizeSettings(weights="int4" if bits.are_blocks else "int8")
+    return Emission(detect(read_machine()), settings)
+
+
+def margin_for(bits: Bits) -> float:
+    """Part by which the product's static ranges are wider than what calibration saw; none for narrow ones."""
+    return UNTRIED.margin if bits.activations == 8 else 0.0
+
+
+def migrating(bits: Bits) -> tuple[AnyPass, ...]:
+    """The product's exact passes in front of the plan, thresholds tried at these bits."""
+    tried = {"weight_bits": bits.weights, "activation_bits": bits.activations, "margin": margin_for(bits)}
+    return tuple(
+        replace(each, **tried) if isinstance(each, ShiftScale) else each  # type: ignore[arg-type]
+        for each in emission_for(bits).migrating()
+    )
+
+
+def planned_rounding(
+    plan: Plan, rounding: QuantizeLinears | QuantizeBlocks
+) -> tuple[QuantizeLinears | QuantizeBlocks, ...]:
+    """What rounds a model by a plan: linears as `rounding` has it, and blocks as the product does."""
+    eight, four = plan.names("int8 blocks"), plan.names("int4 blocks")
+    found: list[QuantizeLinears | QuantizeBlocks] = []
+    if isinstance(rounding, QuantizeLinears):
+        skip, per_token = (*eight, *four), plan.names("int8 per-token")
+        found.append(replace(rounding, skip=skip, per_token=per_token))
+    rest = emission_for(Bits(8, 8)).quantizing(plan, UNTRIED)
+    blocks = (each for each in rest if isinstance(each, QuantizeBlocks))
+    nearest = rounding.rounding == "nearest"
+    return (*found, *(replace(each, rounding="nearest") if nearest else each for each in blocks))
