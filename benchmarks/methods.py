@@ -62,6 +62,7 @@ class Judged:
         task: What it is asked to do.
         error: One number of the scores, 0 for the original: what rows are ordered by.
         states: States of the model that are kept in memory.
+        clipping: Samples that token-wise clipping is judged on.
         rows: Rows that are measured unless others are named.
     """
 
@@ -69,6 +70,7 @@ class Judged:
     task: Task
     error: Callable[[Scores], float]
     states: int = 12
+    clipping: int = 32
     rows: tuple[str, ...] = tuple(ROWS)
 
 
@@ -82,6 +84,7 @@ JUDGED: Mapping[str, Judged] = {
         Task("smollm2", functools.partial(answer_language, chunks=CHUNKS), TASKS["language"].score),
         lambda scores: scores["perplexity_ratio"] - 1,
         states=2,
+        clipping=4,
     ),
 }
 
@@ -142,7 +145,7 @@ def run_rows(name: str, chosen: Mapping[str, Made], bits: Iterable[Bits], ledger
     if not todo:
         return
     judge = Judge(judged)
-    workshop = Workshop.open(judged.subject, judged.states, [recipe for *_, recipe in todo])
+    workshop = Workshop.open(judged.subject, judged.states, [recipe for *_, recipe in todo], judged.clipping)
     states = list(dict.fromkeys(recipe.exact for *_, recipe in todo))
     for row, each, recipe in sorted(todo, key=lambda one: states.index(one[2].exact)):
         found = measure(workshop, judge, recipe)

@@ -40,7 +40,6 @@ EXPECTED = {
 """Reasons that every row gives."""
 PRODUCTS = ("MatMulIntegerToFloat", "MatMulNBits")
 """Operators that rounded linears become."""
-CLIPPING = ClippingSettings(samples=32, threads=THREADS)
 Wanted = Mapping[Statistic, Collection[str]]
 
 
@@ -99,10 +98,19 @@ class Workshop:
         source: Calibration data.
         room: States that are kept besides the first.
         recipes: All rows that will be made, so that their statistics are gathered together.
+        clipping: Samples that token-wise clipping is judged on.
     """
 
-    def __init__(self, model: ir.Model, source: DataSource, room: int, recipes: Sequence[Recipe]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        source: DataSource,
+        room: int,
+        recipes: Sequence[Recipe],
+        clipping: int = 32,
+    ) -> None:
         self.source, self.room = source, room
+        self.clipping = ClippingSettings(samples=clipping, threads=THREADS)
         cleaned = run(model, cleaning(), verify="never").model
         self._first = State(cleaned, source)
         self._prepared: dict[tuple[Step, ...], State] = {}
@@ -110,11 +118,12 @@ class Workshop:
         self._recipes = recipes
 
     @classmethod
-    def open(cls, subject: Subject, room: int, recipes: Sequence[Recipe]) -> Workshop:
+    def open(cls, subject: Subject, room: int, recipes: Sequence[Recipe], clipping: int = 32) -> Workshop:
         """The same of a subject's file and calibration data, all of it."""
         model = load(subject.path)
         options = DataOptions(batch_size=subject.batch)
-        return cls(model, open_data(subject.data / "calibration.npz", model, options), room, recipes)
+        source = open_data(subject.data / "calibration.npz", model, options)
+        return cls(model, source, room, recipes, clipping)
 
     def prepared(self, steps: tuple[Step, ...]) -> State:
         """The model after `steps`."""
@@ -186,7 +195,7 @@ def quantize(workshop: Workshop, recipe: Recipe) -> Made:
     if not recipe.clipping or not isinstance(first, QuantizeLinears):
         return made
     statistics = state.gather(state.model, _wanted((first, *rest), state.model, clipping=True))
-    found = coarse_clipping(state.model, made.model, workshop.source, statistics, CLIPPING)
+    found = coarse_clipping(state.model, made.model, workshop.source, statistics, workshop.clipping)
     clipped = _round(state, (replace(first, ranges=given_ranges(found.ranges)), *rest))
     return replace(clipped, notes=(*clipped.notes, f"clipped at a share of {found.alpha:g}"))
 
