@@ -53,6 +53,7 @@ class Outcome:
         plan: What was decided; None where the user's own passes ran.
         fidelity: On held-out data, against the model as it came.
         scores: What the user's function says of the original and of the model; None without one.
+        before: Statistics of the model as it came, only tidied; None if none were gathered on the way.
     """
 
     model: ir.Model
@@ -61,6 +62,7 @@ class Outcome:
     plan: Plan | None
     fidelity: Comparison
     scores: tuple[float, float] | None = None
+    before: Statistics | None = None
 
 
 @dataclass
@@ -87,10 +89,17 @@ class Attempts:
     def best(self) -> Outcome:
         """The first plan, or the nearest one on the front that meets the goals which the first one misses."""
         base_passes = (*self.emission.opening(), *cleaning(), *self.emission.migrating())
-        watching = self.stage.watching(Statistic.ROWS)
-        base = base_passes, self._run(self.stage.model, base_passes, watching.gather)
+        watching, on_the_way = self.stage.watching(Statistic.ROWS), []
+
+        def gather(state: ir.Model, wanted: Mapping[Statistic, Collection[str]]) -> Statistics:
+            on_the_way.append(found := watching.gather(state, wanted))
+            return found
+
+        base = base_passes, self._run(self.stage.model, base_passes, gather)
         self.stage.progress("planning", 0, 0)
         outcome = self._first(base, watching.gather(base[1].model, {}))
+        # Cleaning changes no value that it leaves there, so that the first state tells of the original.
+        outcome = replace(outcome, before=on_the_way[0] if on_the_way else None)
         plan = outcome.plan
         if plan is None or not plan.front:
             return outcome
@@ -99,7 +108,8 @@ class Attempts:
         def attempt(place: int) -> Standing:
             nonlocal outcome, standing
             if outcome.plan is not None and place != outcome.plan.place:
-                outcome = self._carry_out(plan.at(place, _REASONS[standing]), base)
+                carried = self._carry_out(plan.at(place, _REASONS[standing]), base)
+                outcome = replace(carried, before=outcome.before)
             standing = goals.standing(outcome.model, outcome.fidelity)
             outcome = replace(outcome, scores=goals.scores)
             return standing

@@ -20,9 +20,9 @@ from onnxq.recipe import BenchSettings
 from onnxq.report.results import BenchResult
 from onnxq.runtime import Contender, Contest, Latency, Profile, SessionSettings, Watch, open_contest
 from onnxq.runtime.device import Device
+from onnxq.runtime.native import Feeds
 from onnxq.runtime.places import Here, Place
 from onnxq.runtime.profiling import RUNS, profile_of
-from onnxq.runtime.session import Feeds
 
 _NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization", "ReduceMean"})
 

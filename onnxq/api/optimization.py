@@ -15,7 +15,7 @@ from onnxq.api.checkpoints import Checkpoints
 from onnxq.api.evaluate import Pace, score_with, time_pairs
 from onnxq.api.goals import judge_goals, next_steps
 from onnxq.api.layers import channel_pictures, front_rows, layer_rows
-from onnxq.api.stage import Progress, Stage
+from onnxq.api.stage import Progress, Stage, watched_values
 from onnxq.errors import VerificationFailed
 from onnxq.files import save
 from onnxq.interop import Acceptable
@@ -179,8 +179,10 @@ def _report(
     timings = tuple(
         row for shapes, latency in timed for row in records.timing_rows(latency, records.shape_label(shapes))
     )
-    before = stage.gather(stage.model, {})
-    after = stage.gather(outcome.exact, {})
+    after = stage.gather(outcome.exact, {})  # first, while it is remembered
+    before = outcome.before
+    if before is None or not watched_values(stage.model) <= {*before, *before.skipped}:
+        before = stage.gather(stage.model, {})
     scores = outcome.scores
     if scores is None and settings.eval is not None:
         score = score_with(settings.eval)

@@ -87,10 +87,9 @@ def choose_ranges(
         checkpoints: Where what was measured is kept.
     """
     candidates = [each for each in CANDIDATES[settings.effort] if settings.ranges in (None, each.method)]
-    parts = stage.trial
-    if len(candidates) < 2 or not parts.separate:
+    if len(candidates) < 2 or not stage.trial.separate:
         return candidates[0] if candidates else Ranges(settings.ranges or UNTRIED.method, UNTRIED.margin)
-    passes = {each: quantizing(each) for each in candidates}
+    passes, parts = {each: quantizing(each) for each in candidates}, stage.trial
 
     def measure() -> dict[str, float]:
         stage.progress("trying ranges", 0, 0)

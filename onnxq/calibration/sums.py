@@ -1,8 +1,9 @@
 """Sums of products over a stream of tokens, added up in place.
 
-Tokens wait until there are `BLOCK` of them: a product of few rows spends its time on the result. Products are
-taken in float64. In float32 they are 2.5 times as fast and wrong by about 2e-7 of the diagonal, which is
-nothing to a rounding that is damped by a hundredth of it, and too much for differences of two such sums.
+Tokens wait until there are `BLOCK` of them: a product of few rows spends its time on the result. Moments of
+float32 tokens are multiplied as they are, block by block, and added up in float64: 2.5 times as fast, and
+wrong by about 2e-7 of the diagonal, which is nothing to a rounding that is damped by a hundredth of it. For
+the differences of two sums, which pairs are made for, that is too much: their products are taken in float64.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ class Stack:
         self._rows[self._filled : self._filled + len(rows)] = rows
         self._filled += len(rows)
 
-    def take(self) -> npt.NDArray[np.float64]:
-        """All rows, in float64; the block is empty then."""
-        rows = self._rows[: self._filled].astype(np.float64)
+    def take(self) -> Floats:
+        """All rows, as they lie there until more are put; the block is empty then."""
+        rows = self._rows[: self._filled]
         self._filled = 0
         return rows
 
@@ -70,9 +71,11 @@ class MomentSum:
     def _flush(self) -> None:
         rows = self._stack.take()
         if len(rows):
-            even = of_one_size(rows)
+            even = of_one_size(rows.astype(np.float64))
+            if rows.dtype == np.float32:
+                even = even.astype(np.float32)
             self._gram += even.T @ even
-            self._total += rows.sum(axis=0)
+            self._total += rows.sum(axis=0, dtype=np.float64)
             self._count += len(rows)
 
 
@@ -104,7 +107,7 @@ class PairSum:
         return PairedMoments(gram, cross, gram_float, coarse, plain, error, self._count)
 
     def _flush(self) -> None:
-        plain, coarse = self._plain.take(), self._coarse.take()
+        plain, coarse = (stack.take().astype(np.float64) for stack in (self._plain, self._coarse))
         if not len(plain):
             return
         for total, left, right in zip(

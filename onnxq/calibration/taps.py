@@ -30,6 +30,7 @@ NO_FLOATS = "holds no floats"
 Report = Callable[[int, int], None]
 """Told of progress: samples done, and samples to do in all."""
 
+_SLEEPING = ("session.intra_op.allow_spinning", "0")
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 
@@ -227,9 +228,10 @@ def _sizes(model: ir.Model, source: DataSource, names: Sequence[str]) -> dict[st
 
 
 def _session(model: ir.Model, threads: int) -> Any:
+    """Its threads sleep between runs: statistics are made there, on the same cores."""
     from onnxq.runtime import SessionSettings, open_session
 
-    return open_session(model, SessionSettings(threads=threads, level="disabled"))
+    return open_session(model, SessionSettings(threads=threads, level="disabled", config=(_SLEEPING,)))
 
 
 def _absence(model: ir.Model, name: str) -> str:

@@ -1,15 +1,16 @@
 """Bringing a model to the runtime: as bytes where they fit in one message, else as a file.
 
-A session in this process can also be given the graph alone, and the weights where they lie: neither is then
-copied on the way, which for a large model is most of the time and half of the memory that opening it takes.
+A session can also be given the graph alone, and the weights where they lie: they are then not written into a
+message and parsed out of it again, which for a large model is most of the time and half of the memory that
+opening it takes.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import onnx_ir as ir
 
 from onnxq import files
 from onnxq.errors import UsageProblem
+from onnxq.runtime.settings import SessionSettings
 
 # A protobuf message ends at 2 GiB; 1.5 leaves room for the graph.
 LARGEST_MESSAGE = 3 << 29
@@ -35,6 +37,37 @@ _PLAIN = frozenset(
         ir.DataType.INT64,
     }
 )
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A model as the runtime takes it.
+
+    Attributes:
+        source: Its bytes, or its path.
+        weights: Initializers that the bytes were left without, by name.
+        folder: What to `discard` when the session is gone; None if there is nothing.
+    """
+
+    source: str | bytes
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+def pack(model: ir.Model | Path | str | bytes, settings: SessionSettings) -> Parcel:
+    """The model in the form that is opened with the least copying, with its taps among the outputs.
+
+    Raises:
+        UsageProblem: A tap names no value of the model.
+    """
+    if settings.taps:
+        model = with_taps(model if isinstance(model, ir.Model) else read(model), settings.taps)
+    # A graph that the runtime writes to a file must have its weights with it.
+    beside = detach(model) if isinstance(model, ir.Model) and settings.optimized_to is None else None
+    if beside is not None:
+        return Parcel(beside.graph, beside.arrays)
+    source, folder = deliver(model)
+    return Parcel(source, folder=folder)
 
 
 def deliver(model: ir.Model | Path | str | bytes) -> tuple[str | bytes, Path | None]:

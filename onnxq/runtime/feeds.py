@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.errors import UnsupportedModel, UsageProblem
-from onnxq.runtime.session import Port
+from onnxq.runtime.native import Port
 from onnxq.runtime.tensors import dtype_of
 
 Shapes = Mapping[str, Sequence[int]]

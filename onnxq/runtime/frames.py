@@ -15,6 +15,7 @@ import numpy as np
 
 _LENGTH = struct.Struct("<Q")
 _LARGEST_TEXT = 1 << 30
+_ALIGNMENT = 64
 
 
 def write_frame(stream: IO[bytes], tree: Any) -> None:
@@ -78,7 +79,9 @@ def _unpack(value: Any, stream: IO[bytes]) -> Any:
         return np.array(value["strings"], dtype=object).reshape(value["shape"])
     dtype = _dtype_named(value["array"])
     size = int(np.prod(value["shape"], dtype=np.int64)) * dtype.itemsize
-    return np.frombuffer(_read(stream, size), dtype).reshape(value["shape"])
+    block = _aligned(size)
+    _fill(stream, block.data)
+    return block.view(dtype).reshape(value["shape"])
 
 
 def _dtype_named(name: str) -> np.dtype[Any]:
@@ -86,13 +89,25 @@ def _dtype_named(name: str) -> np.dtype[Any]:
     return dtype
 
 
+def _aligned(size: int) -> np.ndarray:
+    """Bytes [size] that start where the runtime's own buffers may: what sums them can depend on that."""
+    block = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % _ALIGNMENT
+    return block[start : start + size]
+
+
 def _read(stream: IO[bytes], size: int) -> bytearray:
     """Exactly `size` bytes."""
     block = bytearray(size)
-    view, filled = memoryview(block), 0
-    while filled < size:
+    _fill(stream, memoryview(block))
+    return block
+
+
+def _fill(stream: IO[bytes], view: memoryview) -> None:
+    """Read exactly as many bytes as there is room for."""
+    filled = 0
+    while filled < len(view):
         count = stream.readinto(view[filled:])  # type: ignore[attr-defined]
         if not count:
-            raise EOFError(f"the stream ended {size - filled} bytes early")
+            raise EOFError(f"the stream ended {len(view) - filled} bytes early")
         filled += count
-    return block

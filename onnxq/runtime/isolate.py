@@ -22,9 +22,9 @@ import onnx_ir as ir
 
 from onnxq import errors
 from onnxq.errors import BackendError, OnnxqError
-from onnxq.runtime.delivery import deliver, discard
+from onnxq.runtime.delivery import discard, pack
 from onnxq.runtime.frames import read_frame, write_frame
-from onnxq.runtime.session import Feeds, Port
+from onnxq.runtime.native import Feeds, Port
 from onnxq.runtime.settings import SessionSettings, to_fields
 from onnxq.runtime.tensors import dtype_of
 
@@ -61,13 +61,21 @@ class Worker:
     def open(
         self, model: ir.Model | Path | str | bytes, settings: SessionSettings | None = None
     ) -> IsolatedSession:
-        """Open a model in the worker; as `onnxq.runtime.open_session`."""
-        source, folder = deliver(model)
+        """Open a model in the worker; as `onnxq.runtime.open_session`.
+
+        Large weights go there as arrays, so that neither side writes or parses a message of them.
+        """
+        settings = settings or SessionSettings()
+        parcel = pack(model, settings)
+        arguments = {
+            "model": parcel.source,
+            "weights": dict(parcel.weights),
+            "settings": to_fields(settings),
+        }
         try:
-            arguments = {"model": source, "settings": to_fields(settings or SessionSettings())}
             return IsolatedSession(self, self.ask("open", arguments))
         finally:
-            discard(folder)  # the worker has mapped it
+            discard(parcel.folder)  # the worker has mapped it
 
     def run(
         self, model: ir.Model | Path | str | bytes, feeds: Feeds, settings: SessionSettings | None = None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxq.runtime.feeds import Shapes
-from onnxq.runtime.session import Feeds
+from onnxq.runtime.native import Feeds
 from onnxq.runtime.settings import SessionSettings
 from onnxq.runtime.timing import Contender, Model, Watch, open_contest
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from onnxq.errors import BackendError
+from onnxq.runtime.native import import_onnxruntime, refusal
 from onnxq.runtime.providers import not_started
 from onnxq.runtime.remote import stopwatch
-from onnxq.runtime.session import import_onnxruntime, refusal
 
 
 def time_runs(job: dict[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from onnxq.errors import BackendError, OnnxqError, UsageProblem
 from onnxq.runtime.delivery import deliver, discard
 from onnxq.runtime.feeds import Shapes, feeds_for, ports_of
 from onnxq.runtime.latency import Latency, compared, latency_of
+from onnxq.runtime.native import Feeds
 from onnxq.runtime.places import Here, Job, Place
 from onnxq.runtime.providers import provider_name
-from onnxq.runtime.session import Feeds
 from onnxq.runtime.settings import SessionSettings
 from onnxq.runtime.tensors import exchanged
 

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from onnxq.errors import BackendError, OnnxqError
 from onnxq.runtime.frames import read_frame, write_frame
-from onnxq.runtime.session import Session, import_onnxruntime, open_session
+from onnxq.runtime.native import Session, import_onnxruntime, open_native
 from onnxq.runtime.settings import from_fields
 
 _OUT_OF_MEMORY = ("bad_alloc", "failed to allocate", "out of memory", "cannot allocate", "bfcarena")
@@ -28,9 +30,11 @@ class Desk:
         self._sessions: dict[int, Session] = {}
         self._next = 1
 
-    def open(self, model: str | bytes, settings: dict[str, Any]) -> dict[str, Any]:
-        """Open a model; the number of the session and its ports."""
-        session = open_session(model, from_fields(settings))
+    def open(
+        self, model: str | bytes, weights: dict[str, np.ndarray], settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Open a model, whose taps are outputs already; the number of the session and its ports."""
+        session = open_native(model, from_fields(settings), weights)
         number, self._next = self._next, self._next + 1
         self._sessions[number] = session
         ports = {"inputs": session.inputs, "outputs": session.outputs}

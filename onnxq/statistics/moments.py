@@ -21,9 +21,9 @@ class SecondMoments(EqualByFields):
     are most of it, and weights are rounded to suit those: a vision transformer with weights rounded to
     nearest came out 37.0 dB over the noise, with feedback by the plain matrix 38.3, by this one 41.5.
 
-    Products are taken and added in float64. Unlike every other statistic these sums depend on the order of
-    the samples, in their last bits: adding up matrices exactly would take twice the memory and most of the
-    time of a calibration, and what reads them solves damped systems.
+    Sums are in float64, whatever their products were taken in (`onnxq.calibration.sums`). Unlike every other
+    statistic they depend on the order of the samples, in their last bits: adding up matrices exactly would
+    take twice the memory and most of the time of a calibration, and what reads them solves damped systems.
 
     Attributes:
         gram: Sum over tokens x of x^T x / mean(x^2), float64 [C, C], symmetric; a token adds C to its trace.

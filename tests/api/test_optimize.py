@@ -12,7 +12,8 @@ import onnx_ir as ir
 import pytest
 
 import onnxq.demo
-from onnxq.api import OptimizeResult, optimize
+from onnxq.api import OptimizeResult, optimize, stage
+from onnxq.calibration import collect
 from onnxq.contract import Reject
 from onnxq.errors import UsageProblem
 from onnxq.files import load, to_bytes
@@ -348,6 +349,19 @@ def test_random_data_is_told_about() -> None:
     report = optimize(models.small(), "random", settings=settings).report
     assert any("Random data says nothing" in hint for hint in report.hints)
     assert "random" in report.data.source
+
+
+def test_the_report_runs_the_data_through_no_further_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes ask before migration, within it and in front of rounding, and the plan behind migration."""
+    seen: list[ir.Model] = []
+
+    def counting(model: ir.Model, *given: Any, **options: Any) -> Any:
+        seen.append(model)
+        return collect(model, *given, **options, cache=False)
+
+    monkeypatch.setattr(stage, "collect", counting)
+    assert all(row.range_before and row.range_after for row in tiny().report.layers)
+    assert len(seen) <= 4
 
 
 def test_progress_names_every_stage() -> None:

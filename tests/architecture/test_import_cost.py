@@ -35,6 +35,12 @@ def test_importing_the_package_is_light():
     assert not loaded_by("import onnxq") & set(WEIGHTY)
 
 
+def test_a_worker_knows_no_graphs():
+    loaded = loaded_by("import onnxq.runtime.worker, onnxq.runtime.stopwatch")
+    assert "numpy" in loaded
+    assert not loaded & {*HEAVY, "onnx", "onnx_ir"}
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["optimize", "--help"]], ids=" ".join)
 def test_asking_for_help_is_light(arguments):
     code = f"""

@@ -38,3 +38,11 @@ def test_arrays_arrive_writable_and_of_the_same_bytes():
     found = read_frame(io.BytesIO(framed(array)))
     assert found.tobytes() == array.tobytes()
     found[0, 0] = 2
+
+
+def test_arrays_start_where_those_of_the_runtime_do():
+    arrays = [np.arange(count, dtype=np.float32) for count in (1, 3, 0, 17)]
+    found = read_frame(io.BytesIO(framed([b"odd", *arrays])))[1:]
+    assert all(array.ctypes.data % 64 == 0 for array in found if array.size)
+    for array, other in zip(arrays, found, strict=True):
+        np.testing.assert_array_equal(array, other)

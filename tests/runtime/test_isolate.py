@@ -10,7 +10,7 @@ import runtime_crashers as crashers
 import runtime_graphs as graphs
 
 from onnxq.errors import BackendError, UsageProblem
-from onnxq.runtime import SessionSettings
+from onnxq.runtime import SessionSettings, delivery, isolate
 from onnxq.runtime.isolate import Worker, run_isolated
 
 X = np.arange(-4, 4, dtype=np.float32).reshape(2, 4)
@@ -31,6 +31,23 @@ def test_one_process_serves_many_sessions():
         assert worker.call(crashers.process_number) == number != os.getpid()
         assert first.inputs[0].shape == ("n", 4)
         assert first.inputs[0].dtype == np.float32
+
+
+def test_large_weights_go_to_the_worker_beside_the_graph(monkeypatch):
+    text = "g (float[n, 64] x) => (float[n, 64] y) { h = MatMul(x, w)\n y = MatMul(h, v) }"
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((64, 64)).astype("f") for name in "wv"}
+    x = {"x": rng.standard_normal((3, 64)).astype("f")}
+    expected = run_isolated(graphs.model(text, **weights), x, SessionSettings(taps=("h",)))
+    monkeypatch.setattr(delivery, "SMALLEST_DETACHED", 1000)
+    monkeypatch.setattr(delivery, "SMALLEST_WEIGHT", 1000)
+    sent = []
+    monkeypatch.setattr(isolate, "pack", lambda *given: sent.append(delivery.pack(*given)) or sent[-1])
+    found = run_isolated(graphs.model(text, **weights), x, SessionSettings(taps=("h",)))
+    assert set(sent[0].weights) == {"w", "v"}
+    assert found.keys() == expected.keys() == {"y", "h"}
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, expected[name])
 
 
 def test_sessions_that_nobody_holds_are_let_go():
