@@ -1,19 +1,19 @@
 """Where a model's time goes, operator by operator, against what this machine can do at most.
 
-    python -m benchmarks.account MODEL BATCHxLENGTH [THREADS]
+    python -m benchmarks.account NAME=FILE ... --shapes BATCHxLENGTH ... [--threads 2] [-o FILE]
 
 The peaks are those of one large product of integers (uint8 times int8) and one of floats, in the same runtime
 with as many threads, timed before and after: on a shared machine they move. Multiply-adds of products come
-from the shapes that the runtime ran with. Prints Markdown.
+from the shapes that the runtime ran with. Prints Markdown; `-o` writes the figures as JSON.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,14 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.markdown import table
+from benchmarks.rivals import environment
 
 if TYPE_CHECKING:
     import onnxruntime
 
 RUNS = 15
+Account = dict[str, Any]
+"""`shape`, `least_ms`, `peaks_gop_per_s` and `operators`, as `measure` gives them."""
 LARGE = (512, 1024, 1024)
 """Rows, channels and columns of the products that are the peaks."""
 
@@ -128,30 +131,51 @@ def _macs(arguments: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def report(model: Path, shape: tuple[int, int], threads: int) -> str:
-    """The account as a table, with its sum and the peaks around it."""
+def measure(model: Path, shape: tuple[int, int], threads: int) -> Account:
+    """The account of one model at one shape, with the peaks before and after it."""
     before = [peak(threads, integers=integers) for integers in (True, False)]
     lines, least = account(model, shape, threads)
     after = [peak(threads, integers=integers) for integers in (True, False)]
-    integer, floating = (max(pair) for pair in zip(before, after, strict=True))
-    total = sum(line.us for line in lines.values())
-    rows = []
-    for kind, line in lines.items():
-        best = integer if "Integer" in kind or kind == "MatMulNBits" else floating
-        ideal = line.macs / best
-        share = f"{ideal / line.us:.0%}" if line.macs else ""
-        rows.append([kind, str(line.nodes), f"{line.us / 1e3:.2f}", f"{line.us / total:.1%}", share])
-    bound = sum(line.macs / (integer if "Integer" in kind else floating) for kind, line in lines.items())
-    text = table(("operator", "nodes", "ms", "share", "of the peak"), rows)
-    peaks = f"Peaks: {2 * integer / 1e3:.0f} Gop/s of integers, {2 * floating / 1e3:.0f} of floats"
+    peaks = {
+        kind: {"before": 2 * first / 1e3, "after": 2 * last / 1e3}
+        for kind, first, last in zip(("integer", "float"), before, after, strict=True)
+    }
+    operators = {
+        kind: {"nodes": line.nodes, "ms": line.us / 1e3, "gop": 2 * line.macs / 1e9}
+        for kind, line in lines.items()
+    }
+    return {
+        "shape": f"{shape[0]}x{shape[1]}",
+        "least_ms": least,
+        "peaks_gop_per_s": peaks,
+        "operators": operators,
+    }
+
+
+def render(name: str, found: Account) -> str:
+    """An account as Markdown: what each kind of operator takes, and how near its products are to the peak."""
+    peaks = {kind: max(each.values()) for kind, each in found["peaks_gop_per_s"].items()}
+    operators = found["operators"]
+    total = sum(line["ms"] for line in operators.values())
+    rows, bound = [], 0.0
+    for kind, line in operators.items():
+        ideal = 1e3 * line["gop"] / peaks["integer" if _computes_integers(kind) else "float"]
+        bound += ideal
+        share = f"{ideal / line['ms']:.0%}" if line["gop"] else ""
+        rows.append([kind, str(line["nodes"]), f"{line['ms']:.2f}", f"{line['ms'] / total:.1%}", share])
     drift = " and ".join(
-        f"{2 * first / 1e3:.0f} to {2 * last / 1e3:.0f}" for first, last in zip(before, after, strict=True)
+        f"{each['before']:.0f} to {each['after']:.0f}" for each in found["peaks_gop_per_s"].values()
     )
     return (
-        f"{model.name} at {shape[0]}x{shape[1]}, {threads} threads: {least:.2f} ms, "
-        f"operators {total / 1e3:.2f} ms, "
-        f"products at their peaks {bound / 1e3:.2f} ms.\n{peaks} (before to after: {drift}).\n\n{text}\n"
+        f"`{name}` at {found['shape']}: a run takes {found['least_ms']:.2f} ms at least, its operators "
+        f"{total:.2f} ms, and its products would take {bound:.2f} ms at the peaks of {peaks['integer']:.0f} "
+        f"Gop/s of integers and {peaks['float']:.0f} of floats (before to after: {drift}).\n\n"
+        f"{table(('operator', 'nodes', 'ms', 'share', 'of the peak'), rows)}"
     )
+
+
+def _computes_integers(kind: str) -> bool:
+    return "Integer" in kind or kind == "MatMulNBits"
 
 
 def _feeds(session: onnxruntime.InferenceSession, shape: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -184,11 +208,24 @@ def _session(model: str | bytes, threads: int, trace: str = "") -> onnxruntime.I
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def main() -> None:
-    """The account of one model at one shape."""
-    model, size, *threads = sys.argv[1:]
-    batch, length = (int(part) for part in size.split("x"))
-    print(report(Path(model), (batch, length), int(threads[0]) if threads else 2))
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The accounts of the models at the shapes named on the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", nargs="+", metavar="NAME=FILE")
+    parser.add_argument("--shapes", nargs="+", required=True, metavar="BATCHxLENGTH")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("-o", "--output", type=Path)
+    given = parser.parse_args(arguments)
+    shapes = [tuple(map(int, shape.split("x"))) for shape in given.shapes]
+    accounts: dict[str, list[Account]] = {}
+    for name, path in (each.split("=", 1) for each in given.models):
+        for batch, length in shapes:
+            found = measure(Path(path), (batch, length), given.threads)
+            accounts.setdefault(name, []).append(found)
+            print(render(name, found), end="\n\n")
+    if given.output is not None:
+        result = {"environment": environment() | {"threads": given.threads}, "accounts": accounts}
+        given.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import method_table
+from benchmarks import account, method_table
 from benchmarks.columns import (
     COST,
     Column,
@@ -53,6 +53,28 @@ def render_memory(result: Result) -> str:
     )
 
 
+def render_layers(result: Result) -> str:
+    """Write the stack of layers with random weights, fp32 beside INT8."""
+    headings = ["shape", *(f"{name} {what}" for name in ("fp32", "onnxq") for what in ("least", "median"))]
+    lines = [
+        [
+            row["shape"],
+            *(f"{row[name][f'{what}_ms']:.1f}" for name in ("fp32", "onnxq") for what in ("least", "median")),
+            *(f"{row['onnxq'][f'speedup_{what}']:.2f}" for what in ("least", "median")),
+        ]
+        for row in result["rows"]
+    ]
+    sizes = ", ".join(f"{what} {size}" for what, size in result["stack"].items())
+    grid = table([*headings, "x least", "x median"], lines)
+    return f"## Layers with random weights\n\n{sizes}. {_machine(result['environment'])}.\n\n{grid}\n"
+
+
+def render_accounts(result: Result) -> str:
+    """Write where the time of some models goes, operator by operator."""
+    parts = [account.render(name, each) for name, found in result["accounts"].items() for each in found]
+    return "\n\n".join(["## Accounts", f"{_machine(result['environment'])}.", *parts]) + "\n"
+
+
 def _subject(result: Result) -> list[str]:
     rows = result["rows"]
     parts = [f"## {result['subject']}", _circumstances(result), *filter(None, [result.get("remark")])]
@@ -72,9 +94,13 @@ def _subject(result: Result) -> list[str]:
 
 def _circumstances(result: Result) -> str:
     there = result["environment"]
+    return f"{_machine(there)}{_others(there)}; data {result['data'][:12]}."
+
+
+def _machine(there: Mapping[str, Any]) -> str:
+    """The processor, and the versions of what ran on it."""
     versions = ", ".join(f"{name} {number}" for name, number in there["versions"].items())
-    processor = f"{there['cpu']} ({', '.join(there['features'])}), {there['threads']} threads"
-    return f"{processor}; {versions}{_others(there)}; data {result['data'][:12]}."
+    return f"{there['cpu']} ({', '.join(there['features'])}), {there['threads']} threads; {versions}"
 
 
 def _others(there: Mapping[str, Any]) -> str:
@@ -109,6 +135,8 @@ def page(folder: Path) -> str:
     others = [each for path, each in found.items() if path not in methods and "subject" in each]
     parts = [render(each for each in others if isinstance(each["rows"], dict))]
     parts += [render_memory(each) for each in others if isinstance(each["rows"], list)]
+    parts += [render_layers(each) for each in found.values() if "stack" in each]
+    parts += [render_accounts(each) for each in found.values() if "accounts" in each]
     for path, each in methods.items():
         words = path.with_suffix(".md")
         parts.append(method_table.render(each, words.read_text() if words.exists() else ""))

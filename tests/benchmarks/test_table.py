@@ -84,3 +84,30 @@ def test_results_of_another_kind_have_no_table(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(RESULT))
     (tmp_path / "b.json").write_text(json.dumps({"speeds": [1, 2]}))
     assert table.page(tmp_path) == table.render([RESULT])
+
+
+def test_layers_have_a_line_for_each_shape():
+    fp32 = {"least_ms": 150.0, "median_ms": 160.0, "speedup_least": 1.0, "speedup_median": 1.0}
+    ours = {"least_ms": 50.0, "median_ms": 64.0, "speedup_least": 3.0, "speedup_median": 2.5}
+    row = {"shape": "1x128", "fp32": fp32, "onnxq": ours}
+    page = table.render_layers({"stack": {"layers": 12}, "environment": RESULT["environment"], "rows": [row]})
+    assert lines_of(page, "| 1x128") == ["| 1x128 | 150.0 | 160.0 | 50.0 | 64.0 | 3.00 | 2.50 |"]
+
+
+def test_accounts_are_parts_of_the_page(tmp_path):
+    peak = {"before": 800.0, "after": 700.0}
+    account = {
+        "shape": "1x128",
+        "least_ms": 10.0,
+        "peaks_gop_per_s": {"integer": peak, "float": peak},
+        "operators": {
+            "MatMul": {"nodes": 2, "ms": 4.0, "gop": 1.6},
+            "Add": {"nodes": 1, "ms": 1.0, "gop": 0.0},
+        },
+    }
+    result = {"environment": RESULT["environment"], "accounts": {"ours": [account]}}
+    (tmp_path / "account.json").write_text(json.dumps(result))
+    page = table.page(tmp_path)
+    assert "`ours` at 1x128" in page
+    assert lines_of(page, "| MatMul") == ["| MatMul | 2 | 4.00 | 80.0% | 50% |"]
+    assert lines_of(page, "| Add") == ["| Add | 1 | 1.00 | 20.0% |  |"]
