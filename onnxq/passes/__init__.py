@@ -56,6 +56,7 @@ _MODULES = {
     "phase-transposed-convs": "onnxq.passes.layout.phase_transposed_convs:PhaseTransposedConvs",
     "narrow-before-upsampling": "onnxq.passes.layout.narrow_before_upsampling:NarrowBeforeUpsampling",
     "move-codes": "onnxq.passes.layout.move_codes:MoveCodes",
+    "fold-row-factor": "onnxq.passes.layout.fold_row_factor:FoldRowFactor",
     "cancel-across": "onnxq.passes.layout.cancel_across:CancelAcross",
 }
 

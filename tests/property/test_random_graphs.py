@@ -43,6 +43,7 @@ PROVEN_ELSEWHERE = {
     "fuse-rotary": "tests/passes/layout/test_decoders.py",
     "pick-by-slice": "tests/passes/layout/test_residuals.py",
     "gather-dequantized": "tests/property/test_mutants.py",
+    "fold-row-factor": "tests/passes/layout/test_attention.py",
 }
 """Passes for which random graphs are too small or too plain, and where their numbers are compared instead:
 heads are split, repeated and turned by many nodes in a row, and rounding comes before picking."""

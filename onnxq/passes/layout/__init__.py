@@ -25,6 +25,7 @@ AFTER_ROUNDING: tuple[str, ...] = (
     "cancel-across",
     "cancel-transposes",
     "gather-dequantized",
+    "fold-row-factor",
     "sub-before-norm",
 )
 """Re-spellings of what rounding emitted, bit for bit."""

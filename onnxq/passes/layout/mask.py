@@ -84,6 +84,8 @@ def _told_apart(full: ir.Value, edit: Edit, before: ir.Node) -> PreparedMask:
     (factor,) = edit.insert("Cast", [sees], kind, before=before, names=[f"{name}_factor"])
     heads = edit.constant(np.array([1], np.int64), f"{name}_heads", near=before)
     (seen,) = edit.insert("Squeeze", [factor, heads], before=before, names=[f"{name}_seen"])
+    sees.dtype, factor.dtype, seen.dtype = ir.DataType.BOOL, ir.DataType.FLOAT, ir.DataType.FLOAT
+    seen.shape = ir.Shape([None, None, 1])
     return PreparedMask(visible, seen)
 
 

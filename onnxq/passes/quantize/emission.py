@@ -138,7 +138,7 @@ def _quantized_by_token(
     activation: ir.Value, how: PerToken, near: ir.Node, edit: Edit
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """The codes of `activation`, the scale of each token and the zero point; once for all linears."""
-    per_level = np.float32(1 / ((1 << (how.bits - 1)) - 1))
+    levels = (1 << (how.bits - 1)) - 1
     for user, _ in activation.uses():
         inverse = producer(user.inputs[1], "Reciprocal") if user.op_type == "Mul" else None
         if inverse is not None and user.graph is near.graph and _is_ours(user, edit.owner):
@@ -163,9 +163,9 @@ def _quantized_by_token(
     highest, lowest = (
         step(f"Reduce{end}", [activation, *axes], end.lower(), along) for end in ("Max", "Min")
     )
-    reach = step("Max", [highest, step("Neg", [lowest], "depth")], "reach")
-    spread = step("Mul", [reach, constant(per_level, "per_level")], "spread")
-    scale = step("Max", [spread, constant(LEAST_TOKEN_SCALE, "least_scale")], "token_scale")
+    least = constant(LEAST_TOKEN_SCALE * np.float32(levels), "least_reach")
+    reach = step("Max", [highest, step("Neg", [lowest], "depth"), least], "reach")
+    scale = step("Mul", [reach, constant(np.float32(1 / levels), "per_level")], "token_scale")
     even = step("Mul", [activation, step("Reciprocal", [scale], "inverse")], "even")
     zero = constant(np.int8(0) if how.signed else _MIDDLE, "middle")
     return step("QuantizeLinear", [even, constant(np.float32(1), "one"), zero], "codes"), scale, zero

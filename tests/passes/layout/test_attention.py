@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxq.passes.layout.fold_row_factor import FoldRowFactor
 from onnxq.passes.layout.fuse_attention import FuseAttention
 from onnxq.passes.layout.raise_for_attention import RaiseForAttention
+from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import apply_pass
+from onnxq.statistics import Statistics, TensorStatistics
 from tests.graphs import model_of, ops_of, outputs_of
 
 SHAPES = {
@@ -135,6 +138,38 @@ def test_a_mask_for_each_head_under_a_guard_is_left_alone() -> None:
     result = apply_pass(raised, FuseAttention())
     assert not result.modified
     assert "mask of its own" in result.rejects[0].reason
+
+
+def projected(model: ir.Model, width: int) -> ir.Model:
+    """A model with a linear layer named "out" behind its only output."""
+    (merged,) = model.graph.outputs
+    weight = np.random.default_rng(1).normal(size=(width, width)).astype(np.float32)
+    value = ir.Value(name="weight", const_value=ir.tensor(weight, name="weight"))
+    model.graph.register_initializer(value)
+    node = ir.Node("", "MatMul", [merged, value], name="out")
+    node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = "o", merged.type, merged.shape
+    model.graph.append(node)
+    model.graph.outputs[0] = node.outputs[0]
+    return model
+
+
+def test_the_guard_goes_to_the_scales_of_tokens_bit_for_bit() -> None:
+    model = projected(fused(attention()), 8)
+    made = feeds(3, 4, 5, 8)
+    rows = np.ones((1, 8), np.float32)
+    statistics = Statistics({"y0": TensorStatistics.of(rows)})
+    rounded = apply_pass(model, QuantizeLinears(per_token=("out",), least=1), statistics).model
+    result = apply_pass(rounded, FoldRowFactor())
+    assert result.modified, result.rejects
+    (core_output,) = (node.outputs[0] for node in result.model.graph if node.op_type == "Attention")
+    assert sorted(user.op_type for user, _ in core_output.uses()) == ["Mul", "ReduceMax", "ReduceMin"]
+    made["m"] = np.zeros((3, 1, 1, 5), np.float32)
+    made["m"][1] = -np.inf
+    made["m"][2, ..., 3:] = -np.inf
+    old = outputs(rounded, made)
+    np.testing.assert_array_equal(outputs(result.model, made), old)
+    assert not old[1].any()
+    assert old[0].all()
 
 
 def test_the_opset_stays_where_nothing_can_be_fused() -> None:
