@@ -72,7 +72,8 @@ def render_layers(result: Result) -> str:
 def render_accounts(result: Result) -> str:
     """Write where the time of some models goes, operator by operator."""
     parts = [account.render(name, each) for name, found in result["accounts"].items() for each in found]
-    return "\n\n".join(["## Accounts", f"{_machine(result['environment'])}.", *parts]) + "\n"
+    title = f"## Where the time of {', '.join(result['accounts'])} goes"
+    return "\n\n".join([title, f"{_machine(result['environment'])}.", *parts]) + "\n"
 
 
 def _subject(result: Result) -> list[str]:
