@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +155,16 @@ def run_rows(name: str, chosen: Mapping[str, Made], bits: Iterable[Bits], ledger
 
 
 def make_files(name: str, rows: Iterable[str]) -> dict[str, Path]:
-    """Files of rows at 8 bits, kept in the cache until passes, code or data change."""
+    """Files of rows at 8 bits, kept in the cache until passes, code or data change.
+
+    Weights take their nearest codes: which ones they are is nothing to the clock, and feedback takes minutes.
+    """
     judged, bits, data = JUDGED[name], BITS["W8A8"], fingerprint(JUDGED[name].subject.model)
-    recipes = {row: made for row in rows if (made := ROWS[row][1](bits)) is not None}
+    recipes = {
+        row: replace(made, rounding=replace(made.rounding, rounding="nearest"))
+        for row in rows
+        if (made := ROWS[row][1](bits)) is not None
+    }
     folder = cache_folder() / "methods"
     folder.mkdir(parents=True, exist_ok=True)
     files = {
