@@ -1,8 +1,7 @@
 """What is learned with gradients (`onnxq.learn`, which needs torch) as steps of a recipe.
 
-A fixed part of the calibration data is held out and decides what is kept. Weights that were learned already
-lie on the grid of their column, whose largest element has the largest code; rounding them to the nearest
-gives the learned codes back.
+A fixed part of the calibration data is held out and decides what is kept. Learned codes become weights on
+the grid of their column; rounding these to the nearest gives the codes back.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from onnxq.calibration import DataSource, split
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
 from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear, rewrite_linear
+from onnxq.ir.walk import nodes
 from onnxq.pipeline import apply_pass
 
 Kind = Literal["steps", "rounding", "low-rank"]
@@ -73,11 +73,15 @@ class Learned:
             return model, learn.learn_steps(model, ranges, *data, step).ranges
         if self.kind == "low-rank":
             low = learn.LowRankSettings(rank=self.rank, epochs=self.epochs, **bits)
-            return _with_weights(model, learn.learn_low_rank(model, ranges, *data, low).weights), ranges
+            return with_weights(model, learn.learn_low_rank(model, ranges, *data, low).weights), ranges
         rounding = learn.ReconstructSettings(steps=self.steps, **bits)
         found = learn.learn_rounding(model, ranges, *data, rounding)
-        weights = {name: each.codes * each.scale.astype(np.float64) for name, each in found.codes.items()}
-        return _with_weights(model, weights), found.ranges
+        own = {label_of(node): linear.weight for node in nodes(model) if (linear := _linear_at(node))}
+        top = 2 ** (self.bits.weights - 1) - 1
+        weights = {
+            name: on_grid(own[name], each.codes, each.scale, top) for name, each in found.codes.items()
+        }
+        return with_weights(model, weights), found.ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +112,32 @@ class _ReplaceWeights(Pass):
         raise NotImplementedError
 
 
-def _with_weights(model: ir.Model, weights: Mapping[str, np.ndarray]) -> ir.Model:
+def _linear_at(node: ir.Node) -> Linear | None:
+    found = find_linear(node)
+    return found if isinstance(found, Linear) else None
+
+
+def on_grid(weight: np.ndarray, codes: np.ndarray, scale: np.ndarray, top: int) -> np.ndarray:
+    """What codes stand for, [K, N], so that rounding it to nearest with min-max scales gives them back.
+
+    The largest element of a column sets its scale, so it keeps the largest code even where learning gave it
+    the one below.
+
+    Args:
+        weight: The original, [K, N].
+        codes: Learned codes, [K, N].
+        scale: Of the columns, [1, N].
+        top: The largest code.
+    """
+    kept = codes.astype(np.float64)
+    columns = np.arange(weight.shape[1])
+    largest = np.abs(weight).argmax(0)
+    kept[largest, columns] = np.sign(weight[largest, columns]) * top
+    return kept * scale.astype(np.float64)
+
+
+def with_weights(model: ir.Model, weights: Mapping[str, np.ndarray]) -> ir.Model:
+    """The model with other weights [K, N], by linear."""
     return apply_pass(model, _ReplaceWeights(weights)).model if weights else model
 
 

@@ -9,13 +9,16 @@ import onnx_ir as ir
 import pytest
 
 from benchmarks import states
+from benchmarks.learned import on_grid, with_weights
 from benchmarks.ledger import Ledger, describe
 from benchmarks.methods import JUDGED
 from benchmarks.planned import Planned
 from benchmarks.recipes import ABLATIONS, BITS, ROWS, Recipe, linears, ours
 from benchmarks.states import Workshop, quantize
+from onnxq.api.ranges import UNTRIED
 from onnxq.calibration import DataOptions, open_data
 from onnxq.passes.migrate.shift_scale import ShiftScale
+from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.runtime import SessionSettings, open_session
 from onnxq.statistics import Statistic
 
@@ -71,6 +74,8 @@ def test_every_recipe_rounds_both_products(model, tokens, name, bits):
     recipe = {**ROWS, **ABLATIONS}[name][1](BITS[bits])
     if recipe is None:
         pytest.skip("not at these bits")
+    if recipe.learned is not None:
+        pytest.importorskip("torch")
     made = quantize(workshop_for(model, tokens, [recipe]), recipe)
     assert made.products >= 2
     assert not [note for note in made.notes if "undone" in note]
@@ -118,6 +123,30 @@ def test_planner_tries_at_the_bits_asked_for(model, tokens):
     plain = [plan.layers[0].considered[0].sqnr_db for plan in plans]
     assert plain == sorted(plain, reverse=True)
     assert {layer.form for plan in plans for layer in plan.layers} <= {"int8 static", "int8 per-token"}
+
+
+def test_ours_follows_what_optimize_emits():
+    (_, scale, plan), made = ours(W8A8).exact, ours(W8A8).rounding
+    assert (scale.insert_nodes, plan.without) == (False, "")
+    assert (made.rounding, made.correct_bias, made.margin) == ("feedback", True, UNTRIED.margin)
+    blocks = ours(BITS["W4A8"])
+    assert isinstance(blocks.rounding, QuantizeBlocks)
+    assert [type(each) for each in blocks.exact] == [Planned]
+
+
+def test_learned_codes_come_back_from_the_weights_that_they_stand_for(model, tokens):
+    weight = model.graph.initializers["up"].const_value.numpy()
+    scale = np.abs(weight).max(0, keepdims=True) / 7
+    up = np.random.default_rng(2).integers(0, 2, weight.shape)
+    codes = np.clip(np.floor(weight / scale) + up, -7, 7)
+    recipe = Recipe(linears(BITS["W4A8"]))
+    learned = on_grid(weight, codes, scale, 7)
+    replaced = with_weights(workshop_for(model, tokens, [recipe]).final(recipe).model, {"wide": learned})
+    made = quantize(workshop_for(replaced, tokens, [recipe]), recipe)
+    stored = [each.const_value.numpy() for each in made.model.graph.initializers.values()]
+    (found,) = (each for each in stored if each.dtype == np.int8 and each.shape == codes.shape)
+    assert (found == np.rint(learned / scale)).all()
+    assert (found != codes).sum() <= weight.shape[1]  # the largest element of each column keeps its code
 
 
 def test_ablations_that_would_be_ours_again_are_left_out():
