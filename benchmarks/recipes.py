@@ -191,8 +191,8 @@ ROWS: Mapping[str, tuple[str, Made]] = {
         "a scale for each token, while running",
         lambda bits: Recipe(linears(bits), per_token=True),
     ),
-    "plain-blocks": ("blocks of 64 for weights and activations, nearest codes", _plain_blocks),
-    "blocks": ("the same, feedback", _blocks),
+    "blocks": ("blocks of 64 for weights and activations, feedback", _blocks),
+    "plain-blocks": ("the same, nearest codes", _plain_blocks),
     "columns": (
         "columns of weights cut for least squared error",
         lambda bits: Recipe(linears(bits, weight_range="mse")),
