@@ -95,7 +95,7 @@ class Attempts:
             on_the_way.append(found := watching.gather(state, wanted))
             return found
 
-        base = base_passes, self._run(self.stage.model, base_passes, gather)
+        base = base_passes, self._run(self.stage.model, base_passes, _once(base_passes, gather))
         self.stage.progress("planning", 0, 0)
         outcome = self._first(base, watching.gather(base[1].model, {}))
         # Cleaning changes no value that it leaves there, so that the first state tells of the original.
@@ -175,10 +175,10 @@ class Attempts:
 
     def _carry_out(self, plan: Plan, base: Prepared) -> Outcome:
         passes = self.emission.preparing(plan)
-        prepared = self._run(base[1].model, passes)
+        prepared = self._run(base[1].model, passes, _once(passes, self.stage.gather))
         ranges = self._ranges(plan, prepared.model) if plan.names("int8 static") else UNTRIED
         quantizing = self.emission.quantizing(plan, ranges)
-        quantized = self._run(prepared.model, quantizing, self._gather_once(prepared.model, quantizing))
+        quantized = self._run(prepared.model, quantizing, _once(quantizing, self.stage.gather))
         runs = [base, (passes, prepared), (quantizing, quantized)]
         if converting := self.emission.converting():
             runs.append((converting, quantized := self._run(quantized.model, converting)))
@@ -194,22 +194,6 @@ class Attempts:
         if self.settings.effort != "best" or self.settings.ranges is not None:
             return ranges
         return clip_ranges(self.stage, model, ranges, quantizing, self.checkpoints)
-
-    def _gather_once(self, model: ir.Model, passes: Sequence[AnyPass]) -> Gather:
-        """Statistics of `model` for all of `passes`, whatever state they ask for.
-
-        A value that none of them replaces keeps its name, and weights are fitted to what the float model
-        computes; the data is run through once.
-        """
-        wanted = names_wanted(passes, model)
-        known: list[Statistics] = []
-
-        def gather(state: ir.Model, asked: Mapping[Statistic, Collection[str]]) -> Statistics:
-            if not known:
-                known.append(self.stage.gather(model, wanted))
-            return known[0]
-
-        return gather
 
     def _run(
         self, model: ir.Model, passes: Sequence[AnyPass], gather: Gather | None = None
@@ -238,3 +222,19 @@ class Attempts:
             self.stage.threads,
             lambda done, total: self.stage.progress("judging on held-out data", done, total),
         )
+
+
+def _once(passes: Sequence[AnyPass], gather: Gather) -> Gather:
+    """What all of `passes` ask for, gathered of the state that the first of them asks of.
+
+    A value that none of them replaces keeps its name; exact passes change its last bits at most, and behind
+    rounding weights are fitted to what the float model computes. So the data is run through once.
+    """
+    known: list[Statistics] = []
+
+    def answer(state: ir.Model, asked: Mapping[Statistic, Collection[str]]) -> Statistics:
+        if not known:
+            known.append(gather(state, names_wanted(passes, state)))
+        return known[0]
+
+    return answer

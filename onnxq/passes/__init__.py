@@ -33,6 +33,7 @@ _MODULES = {
     "assemble-channels": "onnxq.passes.compress.assemble_channels:AssembleChannels",
     "split-channels": "onnxq.passes.migrate.split_channels:SplitChannels",
     "split-groups": "onnxq.passes.migrate.split_groups:SplitGroups",
+    "rotate-channels": "onnxq.passes.migrate.rotate_channels:RotateChannels",
     "quantize-embeddings": "onnxq.passes.quantize.embeddings:QuantizeEmbeddings",
     "quantize-blocks": "onnxq.passes.quantize.blocks:QuantizeBlocks",
     "quantize-linears": "onnxq.passes.quantize.linears:QuantizeLinears",

@@ -10,8 +10,10 @@ import onnx_ir as ir
 from onnxq.ir.embedding import Embedding, find_embedding
 from onnxq.ir.flow import uses_through
 from onnxq.ir.linear import Linear
-from onnxq.ir.norm import norm_giving
+from onnxq.ir.norm import Norm, norm_giving
 from onnxq.ir.residual import find_streams
+from onnxq.passes.migrate.migration import Migration, is_widely_shared, plan_migration
+from onnxq.passes.migrate.places import Place, find_place
 from onnxq.planning.options import BLOCK
 from onnxq.planning.trial import Group
 from onnxq.statistics import Statistics
@@ -23,9 +25,28 @@ def groups_of(linears: Sequence[Linear], statistics: Statistics) -> list[Group]:
     for linear in linears:
         by_activation.setdefault(linear.activation, []).append(linear)
     return [
-        Group(value, tuple(readers), statistics[str(value.name)], norm_giving(value) is not None)
+        Group(
+            value,
+            tuple(readers),
+            statistics[str(value.name)],
+            norm_giving(value) is not None,
+            _place_of(value, readers),
+        )
         for value, readers in by_activation.items()
     ]
+
+
+def _place_of(activation: ir.Value, readers: Sequence[Linear]) -> Place | Norm | None:
+    """The linear or the norm above `activation` that takes a scale, no node being added anywhere."""
+    if any(is_widely_shared(reader) for reader in readers):
+        return None
+    norm = norm_giving(activation)
+    if norm is not None:
+        return norm if isinstance(plan_migration(norm, insert_nodes=False), Migration) else None
+    place = find_place(activation, len(readers))
+    if place is None or any(place.linear.node is reader.node for reader in readers):
+        return None
+    return place
 
 
 def is_shared(group: Group) -> bool:

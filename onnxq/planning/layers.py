@@ -9,7 +9,7 @@ stops buying a larger part of the error, or where the fidelity that was asked fo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -20,13 +20,16 @@ from onnxq.ir.labels import is_named
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.passes.migrate.insert_scale import InsertScale
+from onnxq.passes.migrate.rotate_channels import RotateChannels
+from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.migrate.split_channels import SplitChannels
+from onnxq.planning.alternatives import alternatives
 from onnxq.planning.front import Measured, Point, balanced_point, pareto_front
 from onnxq.planning.groups import Weigher, groups_of, is_shared
 from onnxq.planning.layer_plan import Considered, LayerPlan, kept_float
 from onnxq.planning.options import Form, Option
 from onnxq.planning.settings import PlanSettings
-from onnxq.planning.trial import NOTICEABLE, Group, Trial
+from onnxq.planning.trial import Group, Trial
 from onnxq.statistics import Statistics
 
 ENOUGH = 1e-4
@@ -121,13 +124,25 @@ class Plan:
     @property
     def scaled(self) -> tuple[str, ...]:
         """Activations whose channels a Mul evens out."""
-        return tuple(dict.fromkeys(layer.activation for layer in self.layers if layer.option.scaled))
+        scaled = (layer for layer in self.layers if layer.option.scaled)
+        return tuple(dict.fromkeys(layer.activation for layer in scaled if layer.form == "int8 static"))
 
     def exact_passes(self) -> tuple[Pass, ...]:
         """What brings a model into the form that this plan rounds; what a split leaves over is scaled."""
         split = (SplitChannels(plan=self.splits),) if self.splits else ()
         scale = (InsertScale(only=self.scaled, gain=0.0),) if self.scaled else ()
-        return (*split, *scale)
+        return (*split, *scale, *self._passes_by_token())
+
+    def _passes_by_token(self) -> tuple[Pass, ...]:
+        """The same for what finds scales at run time; linears keep their names, activations do not."""
+        by_token = [layer for layer in self.layers if layer.form != "int8 static"]
+        even = tuple(dict.fromkeys(layer.activation for layer in by_token if layer.option.scaled))
+        rotated = tuple(layer.name for layer in by_token if layer.option.rotated)
+        passes: list[Pass] = []
+        if even:
+            passes.append(ShiftScale(search="token", shift=False, insert_nodes=False, only=even))
+            passes.append(InsertScale(search="token", shift=False, insert_nodes=False, only=even))
+        return (*passes, *((RotateChannels(only=rotated),) if rotated else ()))
 
 
 def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings) -> Plan:
@@ -187,7 +202,7 @@ class _Candidates:
         )
         measured = tuple(
             Measured(option, _cost(option, group, settings), trial.errors(option), weight)
-            for option in _options(trial, settings)
+            for option in alternatives(trial, settings)
         )
         counts = {each.option.split for each in measured}
         channels = {count: tuple(trial.channels(count).tolist()) for count in counts}
@@ -206,7 +221,9 @@ class _Candidates:
         return replace(
             blank,
             option=chosen.option,
-            reason=SHARES if self.shared else _reason(chosen, cheapest),
+            reason=SHARES
+            if self.shared and chosen.option.form == "int8 blocks"
+            else _reason(chosen, cheapest),
             sqnr_db=decibels(chosen.errors[own]),
             outliers=self.channels[chosen.option.split],
             considered=tuple(
@@ -221,31 +238,17 @@ def decibels(error: float) -> float:
     return -10 * math.log10(error) if error > 0 else math.inf
 
 
-def _options(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
-    """What is worth a trial for one group."""
-    if "int8 blocks" in settings.forms and is_shared(trial.group):
-        yield from (Option(form) for form in settings.forms if form in ("int8 blocks", "float"))
-        return
-    if "int8 static" in settings.forms:
-        yield from _static_options(trial, settings)
-    yield from (Option(form) for form in settings.forms if form != "int8 static")
-
-
-def _static_options(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
-    scales = settings.insert_nodes and not trial.group.from_norm and trial.unevenness() > NOTICEABLE
-    yield Option()
-    if scales:
-        yield Option(scaled=True)
-    for count in trial.counts() if settings.split else ():
-        yield Option(split=count)
-        if scales:
-            yield Option(split=count, scaled=True)
-
-
 def _cost(option: Option, group: Group, settings: PlanSettings) -> float:
     if settings.count == "bytes":
         return option.size(group.channels, group.columns)
-    return option.cost(settings.target.costs, settings.tokens, group.channels, group.columns)
+    return option.cost(
+        settings.target.costs,
+        settings.tokens,
+        group.channels,
+        group.columns,
+        scaling=option.form == "int8 static",
+        biased=[linear.columns for linear in group.linears if linear.bias is not None],
+    )
 
 
 def _reason(chosen: Measured, cheapest: Measured) -> str:

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from onnxq.ir.mixing import BLOCK as MIXED
 from onnxq.targets.costs import KernelCosts
 
 Form = Literal["int8 static", "int8 per-token", "int8 blocks", "int4 blocks", "float"]
 BLOCK = 64
 """Channels that share a scale in products in blocks."""
 
-_PER_TOKEN_PASSES = 4.0
-"""Passes over the activation that a scale for each token takes: absolute, greatest, divide, round."""
+_PER_TOKEN_BYTES = 16.0
+"""What a scale for each token takes for each element, besides rounding: read twice for the extremes, once to
+be divided, and written."""
+_PER_TOKEN_CALLS = 7
+"""Operators that work on one number for each token."""
 _SUM_BYTES = 12.0
 """Bytes of a join for each output: two floats read, one written."""
 _QUANTIZE_BYTES = 5.0
@@ -26,19 +30,31 @@ class Option:
     Attributes:
         form: How the products are executed.
         split: Channels, those that reach furthest, that are multiplied in float beside an integer product.
-        scaled: Whether a Mul evens the channels out first.
+        scaled: Whether channels are evened out first.
+        rotated: Whether every few channels are mixed first.
     """
 
     form: Form = "int8 static"
     split: int = 0
     scaled: bool = False
+    rotated: bool = False
 
     def __str__(self) -> str:
         extras = ["channels evened out"] if self.scaled else []
+        extras += ["channels rotated"] if self.rotated else []
         extras += [f"{self.split} channels in float"] if self.split else []
         return ", ".join([self.form, *extras])
 
-    def cost(self, costs: KernelCosts, tokens: int, channels: int, columns: Sequence[int]) -> float:
+    def cost(
+        self,
+        costs: KernelCosts,
+        tokens: int,
+        channels: int,
+        columns: Sequence[int],
+        *,
+        scaling: bool = True,
+        biased: Sequence[int] = (),
+    ) -> float:
         """Microseconds on one thread.
 
         Args:
@@ -46,8 +62,12 @@ class Option:
             tokens: Rows of the activation.
             channels: K.
             columns: N of each linear that reads the activation.
+            scaling: Whether evening channels out takes a Mul.
+            biased: N of each linear with a bias, which comes behind a product with scales by token.
         """
-        total = costs.elementwise(tokens, channels) if self.scaled else 0.0
+        total = costs.elementwise(tokens, channels) if self.scaled and scaling else 0.0
+        if self.rotated:
+            total += costs.product(tokens, channels, MIXED, costs.float_macs)
         if self.form == "float":
             return total + sum(costs.product(tokens, channels, each, costs.float_macs) for each in columns)
         if self.form in ("int8 blocks", "int4 blocks"):
@@ -55,8 +75,8 @@ class Option:
         total += costs.elementwise(tokens, channels, _QUANTIZE_BYTES)
         total += sum(costs.product(tokens, channels, each, costs.integer_macs) for each in columns)
         if self.form == "int8 per-token":
-            total += _PER_TOKEN_PASSES * costs.elementwise(tokens, channels)
-            total += sum(costs.elementwise(tokens, each) for each in columns)  # the bias comes behind
+            total += costs.elementwise(tokens, channels, _PER_TOKEN_BYTES) + _PER_TOKEN_CALLS * costs.call
+            total += sum(costs.elementwise(tokens, each) for each in biased)
         if self.split:
             total += costs.elementwise(tokens, 1, 128.0)  # a cache line or two of each token, sliced off
             for each in columns:

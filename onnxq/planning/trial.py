@@ -14,14 +14,19 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.ir.linear import Linear
+from onnxq.ir.mixing import BLOCK as MIXED
+from onnxq.ir.mixing import mix_channels, mix_rows
+from onnxq.ir.norm import Norm
 from onnxq.passes.migrate.outliers import Product, choose_channels, rank_channels, side_by_side
+from onnxq.passes.migrate.places import Place
 from onnxq.passes.migrate.scales import choose_scale
+from onnxq.passes.migrate.token_scale import TokenObjective
 from onnxq.passes.quantize.block_codes import block_grid, round_activations, round_to_blocks
-from onnxq.passes.quantize.layer_data import counted_energy
 from onnxq.passes.quantize.ranges import PerToken, params_for
 from onnxq.passes.quantize.weights import quantize_weight
 from onnxq.planning.options import BLOCK, Option
 from onnxq.statistics import TensorStatistics
+from onnxq.statistics.moments import counted_energy
 
 MOST_COLUMNS = 2048
 """Columns of a weight that are looked at; of a vocabulary's 50,000 a part tells the same."""
@@ -60,12 +65,14 @@ class Group:
         linears: Its readers, in the order of the graph.
         seen: What calibration saw: extremes of the channels, and rows.
         from_norm: Whether a norm gives it, which takes any scale for nothing.
+        place: What above it takes a scale and leaves no trace; None if nothing does.
     """
 
     activation: ir.Value
     linears: tuple[Linear, ...]
     seen: TensorStatistics
     from_norm: bool
+    place: Place | Norm | None = None
 
     @property
     def channels(self) -> int:
@@ -121,12 +128,16 @@ class Trial:
             return (0.0,) * len(self.weights)
         split = self.channels(option.split)
         weights = [_without(weight, split) for weight in self.weights]
-        scale = self._scale(weights, split) if option.scaled else np.ones(self.low.shape)
+        scale = self._scale_for(option, weights, split)
         scaled = (self.rows / scale).astype(np.float32)
+        if option.rotated:
+            scaled = mix_channels(scaled, MIXED)
         noise = self._activation_noise(scaled, scale, split, option)
         found = []
         for weight, exact in zip(weights, self.exact, strict=True):
             moved = (weight * scale[:, None]).astype(np.float32)
+            if option.rotated:
+                moved = mix_rows(moved, MIXED).astype(np.float32)
             from_activation = noise @ moved
             from_weight = scaled @ (self._rounded(moved, option) - moved)
             energy = np.square(from_activation).sum(axis=1, dtype=np.float64)
@@ -137,6 +148,16 @@ class Trial:
     def unevenness(self) -> float:
         """The largest scale that evening out would use; 1 for even channels."""
         return float(self._scale(self.weights, np.zeros(0, np.int64)).max(initial=1.0))
+
+    @cached_property
+    def _token_scale(self) -> np.ndarray:
+        columns = self.group.place.columns if isinstance(self.group.place, Place) else None
+        return TokenObjective(self.rows, self.weights, columns).scale()
+
+    def _scale_for(self, option: Option, weights: Sequence[np.ndarray], split: np.ndarray) -> np.ndarray:
+        if not option.scaled:
+            return np.ones(self.low.shape)
+        return self._scale(weights, split) if option.form == "int8 static" else self._token_scale
 
     def _scale(self, weights: Sequence[np.ndarray], split: np.ndarray) -> np.ndarray:
         low, high = self.low.copy(), self.high.copy()

@@ -13,6 +13,10 @@ from onnxq.statistics.exact_sum import ExactSum
 Floats = npt.NDArray[np.float64]
 
 
+QUIET = 1e-2
+"""Tokens with less energy than this part of the median one count as if they had that."""
+
+
 @dataclass(frozen=True, eq=False)
 class SecondMoments(EqualByFields):
     """The Gram matrix of all tokens X [T, C], each divided by its own size, and their plain sum.
@@ -65,6 +69,11 @@ def of_one_size(tokens: Floats) -> Floats:
     """Each of `tokens` [T, C] divided by its root mean square; zeros stay zeros."""
     size = np.sqrt(np.square(tokens).mean(axis=1, keepdims=True))
     return np.asarray(tokens / np.where(size > 0, size, 1.0))
+
+
+def counted_energy(energy: Floats) -> Floats:
+    """What the errors of tokens are parts of: their energies (one each, any shape), quiet ones raised."""
+    return np.maximum(energy, max(QUIET * float(np.median(energy)), 1e-300))
 
 
 @dataclass(frozen=True, eq=False)

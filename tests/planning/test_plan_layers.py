@@ -10,8 +10,6 @@ import onnx_ir as ir
 import pytest
 
 from onnxq.calibration import collect, open_data
-from onnxq.passes.migrate.insert_scale import InsertScale
-from onnxq.passes.migrate.split_channels import SplitChannels
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import run
@@ -112,21 +110,50 @@ def test_an_activation_of_a_norm_is_not_evened_out_by_a_mul() -> None:
         gamma=np.geomspace(1, 30, K).astype(np.float32),
         w=weight(),
     )
-    assert not any("evened" in each.option for each in only(planned(normed, even)).considered)
+    forms = {each.option for each in only(planned(normed, even)).considered}
+    assert "int8 static, channels evened out" not in forms
     assert any("evened" in each.option for each in only(planned(linear(), uneven)).considered)
 
 
+def spiky(random: np.random.Generator) -> np.ndarray:
+    """One channel of each token towers over the others, each time another one."""
+    tokens = even(random)
+    spikes = random.integers(0, K, size=(*tokens.shape[:2], 1))
+    np.put_along_axis(tokens, spikes, 60.0, axis=-1)
+    return tokens
+
+
+def test_towers_that_move_about_are_spread_over_their_blocks() -> None:
+    layer = only(planned(linear(), spiky, replace(SETTINGS, exchange=0.1)))
+    assert layer.option.rotated
+    sqnr = {each.option: each.sqnr_db for each in layer.considered}
+    assert sqnr["int8 per-token, channels rotated"] > sqnr["int8 per-token"] + 3
+
+
+def test_a_norm_is_evened_out_for_a_scale_by_token_at_no_cost() -> None:
+    normed = model_of(
+        "g (float[B,8,64] x) => (float[B,8,256] y)"
+        " { n = LayerNormalization<axis = -1>(x, gamma) y = MatMul(n, w) }",
+        gamma=np.geomspace(1, 300, K).astype(np.float32),
+        w=weight() / np.geomspace(1, 300, K)[:, None].astype(np.float32),
+    )
+    plan = planned(normed, even, replace(SETTINGS, forms=("int8 per-token", "float")))
+    tried = {each.option: each for each in only(plan).considered}
+    plain, evened = (tried[f"int8 per-token{end}"] for end in ("", ", channels evened out"))
+    assert evened.cost == plain.cost
+    assert evened.sqnr_db > plain.sqnr_db + 6
+    assert [each.name for each in plan.exact_passes()][:2] == ["shift-scale", "insert-scale"]
+
+
 def quantized(model: ir.Model, plan: Plan, statistics: Callable[..., Statistics]) -> ir.Model:
-    split = [SplitChannels(plan=plan.splits)] if plan.splits else []
-    scale = [InsertScale(only=plan.scaled, gain=0.0)] if plan.scaled else []
     blocks = plan.names("int8 blocks")
     own = [QuantizeBlocks(only=blocks)] if blocks else []
     skip = (*plan.names("float"), *blocks)
     last = QuantizeLinears(skip=skip, per_token=plan.names("int8 per-token"))
-    return run(model, [*split, *scale, last, *own], gather=statistics, verify="never").model
+    return run(model, [*plan.exact_passes(), last, *own], gather=statistics, verify="never").model
 
 
-@pytest.mark.parametrize("tokens", [even, towering_tokens, towering_channels, uneven])
+@pytest.mark.parametrize("tokens", [even, towering_tokens, towering_channels, uneven, spiky])
 def test_the_error_foretold_is_the_error_made(tokens: Tokens) -> None:
     """Of every option, against the quantized model itself as the runtime runs it."""
     model, x = linear(), tokens(np.random.default_rng(0)).astype(np.float32)
@@ -162,9 +189,10 @@ def test_a_hopeless_form_is_left_whatever_it_costs_to_leave_it() -> None:
 def test_seven_bits_and_margins_are_measured_as_such() -> None:
     seven = replace(SETTINGS, target=replace(SETTINGS.target, weight_bits=7))
     wide = replace(SETTINGS, margin=1.0)
-    plain = only(planned(linear(), even)).sqnr_db
-    assert only(planned(linear(), even, seven)).sqnr_db < plain
-    assert only(planned(linear(), even, wide)).sqnr_db < plain
+    settings = (replace(each, forms=("int8 static", "float")) for each in (SETTINGS, seven, wide))
+    plain, *worse = (only(planned(linear(), even, each)).sqnr_db for each in settings)
+    assert plain is not None
+    assert all(each is not None and each < plain for each in worse)
 
 
 def test_along_the_front_errors_fall_and_reasons_are_told() -> None:

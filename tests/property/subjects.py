@@ -29,12 +29,15 @@ EAGER: Sequence[AnyPass] = [
         ("raise-opset", {"to": 23}),
         ("insert-scale", {"gain": 0.0}),
         ("shift-scale", {"search": "output"}),
+        ("shift-scale", {"search": "token"}),
+        ("insert-scale", {"search": "token", "insert_nodes": False}),
         ("fold-gamma", {"guard": 0.5}),
         ("split-channels", {"channels": 3}),
         ("split-channels", {"channels": 3, "form": "branch"}),
         ("disassemble-channels", {"gain": 0.0, "stagger": True}),
         ("permute-residual", {"scope": "all"}),
         ("split-groups", {"groups": 2}),
+        ("rotate-channels", {"block": 4}),
     )
 ]
 """Options with which passes find more to do than they do by themselves."""

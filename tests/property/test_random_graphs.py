@@ -26,6 +26,7 @@ from tests.property.random_graphs import models
 ORACLE = OracleSettings(seeds=1, isolated=False, optimised=False)
 SMALL = {
     "disassemble-channels": {"gain": 0.0, "least": 1, "multiple": 1},
+    "rotate-channels": {"block": 2, "least": 1},
     "split-channels": {"channels": 1, "least": 1},
     "split-groups": {"groups": 2, "least": 1},
 }

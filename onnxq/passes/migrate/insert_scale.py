@@ -32,7 +32,8 @@ from onnxq.passes.migrate.narrow import is_narrow
 from onnxq.passes.migrate.places import Place, find_place
 from onnxq.passes.migrate.rounding_trial import TrialBits
 from onnxq.passes.migrate.scales import choose_scale, expected_error
-from onnxq.passes.migrate.search import Range, Search, search_scale, terms_behind
+from onnxq.passes.migrate.search import Range, Search, rows_of, search_scale, terms_behind
+from onnxq.passes.migrate.token_scale import TokenObjective
 from onnxq.passes.norm_evidence import activation_examples
 from onnxq.statistics import Statistic
 
@@ -76,8 +77,9 @@ class InsertScale(Pass):
         free_gain: The same where it costs nothing.
         insert_nodes: Whether a Mul may be inserted.
         shift: Whether channels are centred where that costs nothing.
-        search: How the threshold is found and the gain is judged: "closed" from the channels' extremes;
-            "linear" or "output" by trial on the output of the linears.
+        search: How the scale is found and the gain is judged: "closed" from the channels' extremes;
+            "linear" or "output" by trial on the output of the linears; "token" from tokens, each of which is
+            to have a range of its own.
         weight_bits: Bits of weights in a trial.
         activation_bits: Bits of the activation in a trial.
         margin: Part by which the activation's range is widened in a trial.
@@ -171,7 +173,14 @@ class InsertScale(Pass):
         if self.shift and place is not None and place.shifts:
             shift = _middle(channels)
         try:
-            scale, before, after = self._search(channels, shift, linears, label, context)
+            if self.search == "token":
+                objective = TokenObjective(
+                    rows_of(label, context) - shift, weights, None if place is None else place.columns
+                )
+                scale = objective.scale()
+                before, after = objective.error(np.ones(scale.shape)), objective.error(scale)
+            else:
+                scale, before, after = self._search(channels, shift, linears, label, context)
         except LookupError as trouble:
             return Reject(str(trouble.args[0]), label)
         needed = self.gain if place is None else self.free_gain

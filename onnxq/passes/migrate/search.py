@@ -23,8 +23,9 @@ from onnxq.passes.migrate.attention_objective import AttentionTerm, find_part
 from onnxq.passes.migrate.objectives import GatedTerm, LinearTerm, Term, Trial
 from onnxq.passes.migrate.rounding_trial import TrialBits
 
-Search = Literal["closed", "linear", "output"]
-"""How a scale is found: in closed form, on the output of the linears, or on that of the block they are in."""
+Search = Literal["closed", "linear", "output", "token"]
+"""How a scale is found: in closed form, on the output of the linears, on that of the block they are in; or in
+closed form for products with a range for each token (`token_scale`)."""
 
 COARSE = 16
 FINE = 4
@@ -62,6 +63,18 @@ class Range:
         )
 
 
+def rows_of(label: str, context: Context) -> np.ndarray:
+    """Tokens of the tensor `label` that calibration kept, [R, C] and at most `ROWS`.
+
+    Raises:
+        LookupError: It kept none.
+    """
+    seen = context.statistics.get(label)
+    if seen is None or seen.rows is None or not len(seen.rows.values):
+        raise LookupError("calibration kept no rows of it")
+    return seen.rows.values[:ROWS]
+
+
 def terms_behind(
     linears: Sequence[Linear], label: str, context: Context, search: Search
 ) -> tuple[list[Term], str]:
@@ -78,10 +91,7 @@ def terms_behind(
     Raises:
         LookupError: Calibration kept no rows of it.
     """
-    seen = context.statistics.get(label)
-    if seen is None or seen.rows is None or not len(seen.rows.values):
-        raise LookupError("calibration kept no rows of it")
-    rows = seen.rows.values[:ROWS]
+    rows = rows_of(label, context)
     terms: list[Term] = []
     left, remark = list(linears), ""
     if search == "output":

@@ -30,8 +30,9 @@ from onnxq.ir.walk import nodes
 from onnxq.passes.migrate.attention_objective import find_part
 from onnxq.passes.migrate.migration import MIGRATED, Migration, plan_migration
 from onnxq.passes.migrate.rounding_trial import TrialBits
-from onnxq.passes.migrate.scales import choose_scale
-from onnxq.passes.migrate.search import Range, Search, search_scale, terms_behind
+from onnxq.passes.migrate.scales import WORTH_MOVING, choose_scale
+from onnxq.passes.migrate.search import Range, Search, rows_of, search_scale, terms_behind
+from onnxq.passes.migrate.token_scale import TokenObjective
 from onnxq.passes.norm_evidence import shift_examples
 from onnxq.statistics import Statistic
 
@@ -48,13 +49,15 @@ class ShiftScale(Pass):
         shift: Whether channels are centred (layer norms only).
         scale: Whether channels that stick out are scaled.
         insert_nodes: Whether nodes may restore the numbers for readers that are no linears.
-        search: How the threshold is found: "closed" from the channels' extremes, "linear" by trial on the
-            output of the linears, "output" by trial on that of the block they are in.
+        search: How the scale is found: "closed" from the channels' extremes, "linear" by trial on the
+            output of the linears, "output" by trial on that of the block they are in, "token" from tokens,
+            each of which is to have a range of its own.
         weight_bits: Bits of weights in a trial.
         activation_bits: Bits of the activation in a trial.
         margin: Part by which the activation's range is widened in a trial.
         keep_tied: Whether a norm is left alone if it would part the weight of one of its readers from an
             embedding that reads the same table.
+        only: Names of the only norm outputs to move; all if there are none.
     """
 
     shift: bool = True
@@ -65,6 +68,7 @@ class ShiftScale(Pass):
     activation_bits: int = 8
     margin: float = 0.1
     keep_tied: bool = False
+    only: tuple[str, ...] = ()
 
     name: ClassVar[str] = "shift-scale"
     contract: ClassVar[Contract] = Contract.REASSOCIATES
@@ -91,6 +95,8 @@ class ShiftScale(Pass):
         if norm is None or isinstance(norm, Reject):
             return norm
         label = str(norm.output.name)
+        if self.only and label not in self.only:
+            return None
         seen = context.statistics.get(label)
         if seen is None and label.endswith(MIGRATED):
             return None
@@ -107,7 +113,7 @@ class ShiftScale(Pass):
             scale, remark = self._scale(plan, channels, shift, context)
         except LookupError as trouble:
             return Reject(str(trouble.args[0]), label)
-        if scale.max() <= 1 + NOTHING_TO_GAIN and not shift.any():
+        if np.abs(scale - 1).max() <= NOTHING_TO_GAIN and not shift.any():
             return Reject("its channels are even already", label)
         obstacle = plan.obstacle(scale, shift)
         return Reject(obstacle, label) if obstacle else (plan, scale, shift, remark)
@@ -136,6 +142,10 @@ class ShiftScale(Pass):
         if self.search == "closed":
             return choose_scale(channels.low - shift, channels.high - shift, plan.weights), ""
         label = str(plan.norm.output.name)
+        if self.search == "token":
+            objective = TokenObjective(rows_of(label, context) - shift, plan.weights)
+            found, ones = objective.scale(), np.ones(shift.shape)
+            return (found if objective.error(ones) > WORTH_MOVING * objective.error(found) else ones), ""
         terms, remark = terms_behind(plan.linears, label, context, self.search)
         bits = TrialBits(self.weight_bits, self.activation_bits, self.margin)
         reach = np.maximum(np.abs(channels.low - shift), np.abs(channels.high - shift))

@@ -26,6 +26,7 @@ from onnxq.edit import label_of
 from onnxq.ir.embedding import Embedding, find_embedding, linears_of
 from onnxq.ir.labels import is_named
 from onnxq.ir.linear import Linear, find_linear
+from onnxq.ir.mixing import MIXES, only_mixes
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.block_codes import BLOCKS, BlockRange
 from onnxq.passes.quantize.block_emission import BlockTask, emit_blocks
@@ -126,6 +127,8 @@ class QuantizeBlocks(Pass):
         own = next(((bits, block) for name, bits, block in self.layers if name == label), None)
         if is_named(label, self.skip):
             return "told to stay float"
+        if only_mixes(linear):
+            return MIXES
         if own is None and self.only and not is_named(label, self.only):
             return "not among the linears named"
         if linear.dtype.name != "float32":

@@ -18,17 +18,9 @@ import numpy.typing as npt
 
 from onnxq.passes.quantize.correction import Expectation, expect_own_noise, expect_paired, mean_error
 from onnxq.statistics import PairedMoments, SecondMoments, TensorStatistics
-from onnxq.statistics.moments import of_one_size
+from onnxq.statistics.moments import counted_energy, of_one_size
 
 Floats = npt.NDArray[np.float64]
-
-QUIET = 1e-2
-"""Tokens with less energy than this part of the median one count as if they had that."""
-
-
-def counted_energy(energy: Floats) -> Floats:
-    """What the errors of tokens are parts of: their energies (one each, any shape), quiet ones raised."""
-    return np.maximum(energy, max(QUIET * float(np.median(energy)), 1e-300))
 
 
 class Quantizer(Protocol):

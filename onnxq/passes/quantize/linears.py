@@ -27,6 +27,7 @@ from onnxq.edit import label_of
 from onnxq.errors import UsageProblem
 from onnxq.ir.channels import live_channels
 from onnxq.ir.linear import Linear, find_linear
+from onnxq.ir.mixing import MIXES, only_mixes
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.emission import (
     emit_kernel,
@@ -256,6 +257,8 @@ class QuantizeLinears(Pass):
         name = label_of(linear.node)
         if name in self.skip:
             return "told to stay float"
+        if only_mixes(linear):
+            return MIXES
         if self.only and name not in self.only:
             return "not among those to look at"
         if linear.dtype.name != "float32":

@@ -1,0 +1,50 @@
+"""Which ways to compute the linears of a group are worth a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnxq.ir.mixing import BLOCK as MIXED
+from onnxq.planning.groups import is_shared
+from onnxq.planning.options import Option
+from onnxq.planning.settings import PlanSettings
+from onnxq.planning.trial import NOTICEABLE, Group, Trial
+
+
+def alternatives(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
+    """What is worth a trial for one group."""
+    shared = "int8 blocks" in settings.forms and is_shared(trial.group)
+    for form in settings.forms:
+        if form == "float":
+            yield Option(form)
+        elif form == "int8 per-token":
+            yield from _per_token_options(trial)
+        elif shared:  # evened out, the weight would no longer be the embedding's
+            yield from (Option(form),) if form == "int8 blocks" else ()
+        elif form == "int8 static":
+            yield from _static_options(trial, settings)
+        else:
+            yield from (Option(form, scaled=scaled) for scaled in _evened(trial.group))
+
+
+def _evened(group: Group) -> tuple[bool, ...]:
+    """With and without evening out, where that takes no node."""
+    return (False, True) if group.place is not None else (False,)
+
+
+def _per_token_options(trial: Trial) -> Iterator[Option]:
+    """Evened out where that takes no node, mixed where channels fill blocks."""
+    for scaled in _evened(trial.group):
+        for rotated in (False, True) if trial.group.channels % MIXED == 0 else (False,):
+            yield Option("int8 per-token", scaled=scaled, rotated=rotated)
+
+
+def _static_options(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
+    scales = settings.insert_nodes and not trial.group.from_norm and trial.unevenness() > NOTICEABLE
+    yield Option()
+    if scales:
+        yield Option(scaled=True)
+    for count in trial.counts() if settings.split else ():
+        yield Option(split=count)
+        if scales:
+            yield Option(split=count, scaled=True)
