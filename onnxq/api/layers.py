@@ -30,20 +30,24 @@ def front_rows(plan: Plan | None) -> tuple[FrontRow, ...]:
 
 
 def layer_rows(
-    original: ir.Model, plans: Sequence[LayerPlan], before: Statistics, after: Statistics
+    original: ir.Model, exact: ir.Model, plans: Sequence[LayerPlan], before: Statistics, after: Statistics
 ) -> tuple[LayerRow, ...]:
     """One row a linear, in the order of the graph.
 
     Args:
         original: The model as it came, whose linears `before` knows by their inputs.
+        exact: The model with all exact passes applied.
         plans: What was decided.
         before: Statistics of the original.
-        after: Statistics of the model with all exact passes applied.
+        after: Statistics of `exact`.
     """
-    inputs = _inputs_of(original)
+    inputs, moved = _inputs_of(original), _inputs_of(exact)
     rows = []
     for plan in plans:
-        one, two = before.get(inputs.get(plan.name, "")), after.get(plan.activation)
+        one, two = (
+            before.get(inputs.get(plan.name, "")),
+            after.get(moved.get(plan.name, plan.activation)),
+        )
         rows.append(
             LayerRow(
                 name=plan.name,
@@ -64,14 +68,14 @@ def layer_rows(
 
 
 def channel_pictures(
-    original: ir.Model, plans: Sequence[LayerPlan], before: Statistics, after: Statistics
+    original: ir.Model, exact: ir.Model, plans: Sequence[LayerPlan], before: Statistics, after: Statistics
 ) -> tuple[ChannelPicture, ...]:
     """Channel magnitudes of the layers that had the most uneven inputs, each input once."""
-    inputs = _inputs_of(original)
+    inputs, moved = _inputs_of(original), _inputs_of(exact)
     drawn: dict[str, tuple[float, ChannelPicture]] = {}
     for plan in plans:
         source = inputs.get(plan.name, "")
-        one, two = before.get(source), after.get(plan.activation)
+        one, two = before.get(source), after.get(moved.get(plan.name, plan.activation))
         ratio = channel_ratio(one)
         if ratio is None or one is None or two is None or source in drawn:
             continue
