@@ -8,14 +8,16 @@ quantize        round; products that stay float are left alone
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import onnx_ir as ir
 
 from onnxq.api.checkpoints import Checkpoints
 from onnxq.api.emission import Emission
-from onnxq.api.evaluate import measure_fidelity
+from onnxq.api.evaluate import measure_effects, measure_fidelity
 from onnxq.api.goals import Goals
 from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges, clip_ranges
 from onnxq.api.stage import Stage
@@ -23,7 +25,7 @@ from onnxq.api.steering import Standing, settle
 from onnxq.contract import AnyPass, names_wanted
 from onnxq.passes.clean import cleaning
 from onnxq.passes.quantize.linears import QuantizeLinears
-from onnxq.pipeline import Gather, PipelineResult, apply_pass, run
+from onnxq.pipeline import Gather, PipelineResult, run
 from onnxq.planning.layers import Plan, plan_layers
 from onnxq.recipe import OptimizeSettings
 from onnxq.statistics import Statistic, Statistics
@@ -32,8 +34,8 @@ from onnxq.verify import Comparison, OracleSettings
 
 CLEARLY_DB = 0.5
 """What a plan that evens channels out has to be better by: it has more nodes, and few samples tell."""
-EFFECT_SAMPLES = 8
-"""Samples on which the effect of single layers on the output is measured."""
+EFFECT_SAMPLES = {"fast": 0, "balanced": 4, "best": 8}
+"""Samples on which the effect of single layers on the output is measured, by effort."""
 _REASONS = {
     Standing.TOO_FAR: "the fidelity asked for was missed without it",
     Standing.TOO_COSTLY: "the speed or size asked for was missed without it",
@@ -131,8 +133,8 @@ class Attempts:
         choices = (False, True) if self.emission.evens_out else (False,)
         kinds = [replace(wished, insert_nodes=each) for each in choices]
         plans = [plan_layers(model, statistics, kind) for kind in kinds]
-        if self.settings.effort == "best":
-            effects = self._effects(model, plans[0])
+        if EFFECT_SAMPLES[self.settings.effort] and "int8 static" in wished.forms:
+            effects = self._effects(model, plans[0], statistics)
             plans = [plan.weighed(effects, kind) for plan, kind in zip(plans, kinds, strict=True)]
         outcome = self._carry_out(plans[0], base)
         for plan in plans[1:]:
@@ -141,32 +143,28 @@ class Attempts:
                 return evened
         return outcome
 
-    def _effects(self, model: ir.Model, plan: Plan) -> dict[str, float]:
-        """Noise over signal at the output with the readers of each activation alone as integers.
+    def _effects(self, model: ir.Model, plan: Plan, statistics: Statistics) -> dict[str, float]:
+        """Noise over signal at the output with each activation of `plan` alone in static 8 bits.
 
-        This tells layers apart that err alike and matter differently: one session for each, on few samples.
+        This tells layers apart that err alike and matter differently. On a vision transformer the same noise
+        in an input of a linear does a thousand times more to the output in the first layer, whose output is
+        small and largely cancels what comes in, than in the last.
         """
-        groups: dict[str, list[str]] = {}
-        for layer in plan.layers:
-            if layer.considered:
-                groups.setdefault(layer.activation, []).append(layer.name)
-        parts = [f"{name}: {', '.join(labels)}" for name, labels in groups.items()]
-        return self.checkpoints.figures(
-            "effects", model, parts, lambda: self._measured_effects(model, groups)
-        )
-
-    def _measured_effects(self, model: ir.Model, groups: Mapping[str, list[str]]) -> dict[str, float]:
+        widened = 1 + UNTRIED.margin
+        ranges = {
+            name: (float(seen.low) * widened, float(seen.high) * widened)
+            for name in dict.fromkeys(layer.activation for layer in plan.layers if layer.considered)
+            if math.isfinite((seen := statistics[name]).low)
+        }
         apart = self.stage.trial.heldout
-        few = apart.select(apart.indices[:EFFECT_SAMPLES])
-        statistics = self.stage.gather(model, {})
-        found = {}
-        for number, (name, labels) in enumerate(groups.items()):
-            self.stage.progress("measuring what each layer does to the output", number, len(groups))
-            alone = QuantizeLinears(only=tuple(labels), margin=UNTRIED.margin)
-            candidate = apply_pass(model, alone, statistics).model
-            outputs = measure_fidelity(model, candidate, few, self.stage.threads).outputs.values()
-            found[name] = max((10 ** (-output.sqnr_db / 10) for output in outputs), default=0.0)
-        return found
+        few = apart.select(apart.indices[: EFFECT_SAMPLES[self.settings.effort]])
+
+        def measure() -> dict[str, float]:
+            told = partial(self.stage.progress, "measuring what each layer does to the output")
+            return measure_effects(model, ranges, few, self.stage.threads, told)
+
+        parts = [f"{name}: {low} {high}" for name, (low, high) in ranges.items()]
+        return self.checkpoints.figures("effects", model, [str(few.indices), *parts], measure)
 
     def own_passes(self, passes: Sequence[AnyPass]) -> Outcome:
         """What the user's own list of passes makes of the model."""

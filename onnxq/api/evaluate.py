@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from onnxq.calibration.inputs import Feeds
 from onnxq.calibration.tokens import masks_of
 from onnxq.errors import UsageProblem
 from onnxq.lookup import find_function
+from onnxq.planning.switches import Interval, SwitchedModel
 from onnxq.runtime import Latency, SessionSettings, measure_latency, open_session
 from onnxq.verify import Comparison, compare
 
 Advance = Callable[[int, int], None]
+Run = Callable[[Feeds], Mapping[str, Any]]
+"""Outputs for feeds."""
 
 
 def measure_fidelity(
@@ -35,20 +39,68 @@ def measure_fidelities(
     advance: Advance | None = None,
 ) -> dict[str, Comparison]:
     """The same of several candidates, one open at a time; what the reference says is kept while it fits."""
+
+    def opened(candidate: ir.Model) -> Run:
+        return open_session(candidate, SessionSettings(threads=threads)).run
+
+    openers = {name: partial(opened, candidate) for name, candidate in candidates.items()}
+    return measure_runs(reference, openers, source, threads, advance)
+
+
+def measure_runs(
+    reference: ir.Model,
+    openers: Mapping[str, Callable[[], Run]],
+    source: DataSource,
+    threads: int,
+    advance: Advance | None = None,
+) -> dict[str, Comparison]:
+    """The same of whatever gives outputs for feeds, each opened when its turn comes."""
     answers = _Answers(reference, SessionSettings(threads=threads))
     found: dict[str, Comparison] = {}
-    done, total = 0, len(source) * len(candidates)
-    for name, candidate in candidates.items():
-        session, comparison = open_session(candidate, SessionSettings(threads=threads)), Comparison()
+    done, total = 0, len(source) * len(openers)
+    for name, opener in openers.items():
+        run, comparison = opener(), Comparison()
         for number, batch in enumerate(source.batches()):
             expected = answers.of(number, batch.feeds)
             keep = _kept_rows(batch.feeds, source, expected)
-            comparison = comparison.merge(compare(expected, session.run(batch.feeds), keep=keep))
+            comparison = comparison.merge(compare(expected, run(batch.feeds), keep=keep))
             done += batch.samples
             if advance is not None:
                 advance(done, total)
         found[name] = comparison
     return found
+
+
+def measure_effects(
+    model: ir.Model,
+    ranges: Mapping[str, Interval],
+    source: DataSource,
+    threads: int,
+    advance: Advance | None = None,
+) -> dict[str, float]:
+    """Noise over signal of `model`'s outputs with one activation of its linears rounded to 8 bits at a time.
+
+    Args:
+        model: A float model.
+        ranges: What the codes cover, by activation.
+        source: Data to measure on.
+        threads: Threads of the runtime.
+        advance: Told of progress.
+
+    Returns:
+        By activation, the figure of the output that minds most.
+    """
+    switched = SwitchedModel(model, ranges, threads=threads)
+
+    def only(name: str) -> Run:
+        return partial(switched.run, rounded=(name,))
+
+    openers = {name: partial(only, name) for name in switched.activations}
+    found = measure_runs(model, openers, source, threads, advance)
+    return {
+        name: max((10 ** (-output.sqnr_db / 10) for output in each.outputs.values()), default=0.0)
+        for name, each in found.items()
+    }
 
 
 class _Answers:

@@ -33,7 +33,8 @@ from onnxq.planning.trial import Group, Trial
 from onnxq.statistics import Statistics
 
 ENOUGH = 1e-4
-"""Noise over signal of a linear, 40 dB, below which less is hardly worth time."""
+"""Noise over signal of a linear, or of the model's output where that is known, below which less is hardly
+worth time: 40 dB."""
 SHARES = "its weight is an embedding's table too, and in blocks both read the same bytes"
 HOPELESS = 0.16
 """Noise over signal, 8 dB, from which a linear is worth any time: that is another function."""
@@ -70,6 +71,8 @@ class Plan:
     def weighed(self, effects: Mapping[str, float], settings: PlanSettings) -> Plan:
         """The plan in which a layer's error counts by what it does to the model's output.
 
+        Errors then add up to the noise over signal of the output, as far as effects add up.
+
         Args:
             effects: By activation, noise over signal of the model's output with the linears that read it
                 alone in their cheapest form. What is missing counts as the others do on average.
@@ -86,10 +89,8 @@ class Plan:
         mean = sum(known.values()) / max(len(known), 1)
         if mean <= 0:
             return self
-        candidates = {
-            name: each.weighed(known.get(name, mean) / mean) for name, each in self.candidates.items()
-        }
-        front, place = _settled(candidates, settings)
+        candidates = {name: each.weighed(known.get(name, mean)) for name, each in self.candidates.items()}
+        front, place = _settled(candidates, settings, ENOUGH)
         layers = tuple(
             candidates[layer.activation].layer(layer, front[place])
             if layer.activation in candidates and layer.name in candidates[layer.activation].labels
@@ -169,7 +170,9 @@ def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings)
     }
     if not candidates:
         return Plan(tuple(kept_float(linear, refused[label_of(linear.node)]) for linear in linears))
-    front, place = _settled(candidates, settings)
+    front, place = _settled(
+        candidates, settings, ENOUGH * sum(len(each.labels) for each in candidates.values())
+    )
     layers = tuple(
         kept_float(linear, reason)
         if (reason := refused[label_of(linear.node)])
@@ -179,10 +182,11 @@ def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings)
     return Plan(layers, front, place, candidates)
 
 
-def _settled(candidates: Mapping[str, _Candidates], settings: PlanSettings) -> tuple[tuple[Point, ...], int]:
+def _settled(
+    candidates: Mapping[str, _Candidates], settings: PlanSettings, enough: float
+) -> tuple[tuple[Point, ...], int]:
     """The front, and the place on it where more time stops paying and no linear is beyond bearing."""
     front = pareto_front({name: each.measured for name, each in candidates.items()})
-    enough = ENOUGH * sum(len(each.labels) for each in candidates.values())
     return front, max(balanced_point(front, settings.exchange, enough), _bearable(front, candidates))
 
 

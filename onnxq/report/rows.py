@@ -32,7 +32,8 @@ class FrontRow:
 
     Attributes:
         cost: Microseconds that the linears are expected to take, or bytes of their weights.
-        error: Noise over signal of the linears' own outputs, added up.
+        error: Noise over signal of the linears' own outputs, added up; where it was measured what these do to
+            the model's output, that of the output.
         step: What distinguishes it from the plan before; "" for the cheapest.
         chosen: Whether it is the plan that was carried out.
     """
