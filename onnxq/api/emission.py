@@ -165,13 +165,13 @@ class Emission:
         if self.form != "kernel" or self.settings.weights == "int4" or self.target.activation_type != "uint8":
             return ()
         keep = self.settings.keep_float
-        return (QuantizeConvs(margin=ranges.margin, weight_bits=self.target.weight_bits, skip=keep),)
+        return (QuantizeConvs(margin=ranges.blind, weight_bits=self.target.weight_bits, skip=keep),)
 
     def _products(self, ranges: Ranges) -> tuple[AnyPass, ...]:
         if not self.target.quantized_attention:
             return ()
         signed = self.target.activation_type == "int8"
-        return (QuantizeProducts(signed=signed, margin=ranges.margin, skip=self.settings.keep_float),)
+        return (QuantizeProducts(signed=signed, margin=ranges.blind, skip=self.settings.keep_float),)
 
     def _forms(self) -> tuple[Form, ...]:
         if self.settings.weights == "int4":

@@ -21,6 +21,7 @@ from onnxq.calibration import DataSource, collect
 from onnxq.contract import Pass, names_wanted
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.passes.quantize.ranges import RangeMethod
+from onnxq.passes.quantize.return_levels import BLIND
 from onnxq.pipeline import apply_pass
 from onnxq.planning.clipping import ClippingSettings, clipping_needs, coarse_clipping, fine_clipping
 from onnxq.recipe import OptimizeSettings, format_pass
@@ -42,6 +43,11 @@ class Ranges:
     method: RangeMethod = "minmax"
     margin: float = 0.2
     given: tuple[tuple[str, float, float], ...] = ()
+
+    @property
+    def blind(self) -> float:
+        """The margin for whatever takes no return levels."""
+        return BLIND if self.method == "level" else self.margin
 
     def __str__(self) -> str:
         widened = f", widened by {self.margin:.0%}" if self.margin else ""

@@ -11,7 +11,9 @@ from onnxq.statistics import TOKEN_CAP, Rows, Statistic, TensorStatistics, Token
 MASKED = "holds constants of an attention mask, which are no data"
 _RAGGED = "has a last axis of varying length, so it has no channels"
 
-_BY_CHANNEL = frozenset({Statistic.CHANNEL_EXTREMES, Statistic.SECOND_MOMENTS, Statistic.ROWS})
+_BY_CHANNEL = frozenset(
+    {Statistic.CHANNEL_EXTREMES, Statistic.SECOND_MOMENTS, Statistic.ROWS, Statistic.SAMPLE_EXTREMES}
+)
 _BY_PART = frozenset({Statistic.TOKEN_EXTREMES, Statistic.ROWS, Statistic.SECOND_MOMENTS, Statistic.EXAMPLES})
 """Kinds that are merged several samples at a time, or that come from runs of their own."""
 
@@ -44,7 +46,7 @@ class Gathering:
         if self._total is not None and channels != self._channels:
             self._drop_channels()
         self._channels = channels
-        seen = TensorStatistics.of(sighting.tokens, self.kinds - _BY_PART)
+        seen = TensorStatistics.of(sighting.tokens, self.kinds - _BY_PART, sample=sighting.key)
         self._total = seen if self._total is None else self._total.merge(seen)
         if Statistic.SECOND_MOMENTS in self.kinds:
             self._moments = self._moments or MomentSum(channels, sighting.tokens.dtype)
@@ -80,5 +82,5 @@ class Gathering:
         if self.kinds & _BY_CHANNEL and self._total is not None:
             self.trouble = _RAGGED
             self.kinds -= _BY_CHANNEL
-            self._total = replace(self._total, channel=None)
+            self._total = replace(self._total, channel=None, samples=None)
             self._rows, self._moments = [], None

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--ranges",
-    type=click.Choice(["minmax", "average", "percentile", "mse", "token"]),
+    type=click.Choice(["minmax", "average", "percentile", "mse", "token", "level"]),
     help="How activation ranges are chosen.  [default: by trying]",
 )
 @click.option("--min-fidelity", type=float, help="Refuse a lower mean cosine, e.g. 0.999.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Effort = Literal["fast", "balanced", "best"]
 Format = Literal["kernel", "qdq"]
 Weights = Literal["int8", "int4"]
-Ranges = Literal["minmax", "average", "percentile", "mse", "token"]
+Ranges = Literal["minmax", "average", "percentile", "mse", "token", "level"]
 Verify = Literal["end", "each", "never"]
 Cases = Mapping[str, tuple[int, ...]] | tuple[Mapping[str, tuple[int, ...]], ...]
 """Shapes by name, or several sets of them."""

@@ -15,6 +15,7 @@ from onnxq.statistics.histogram import BINS, Histogram
 from onnxq.statistics.moments import RawMoments, SecondMoments
 from onnxq.statistics.paired import PairedMoments
 from onnxq.statistics.rows import Rows
+from onnxq.statistics.samples import SampleExtremes
 from onnxq.statistics.tensor import Statistic, Statistics, TensorStatistics
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "PairedMoments",
     "RawMoments",
     "Rows",
+    "SampleExtremes",
     "SecondMoments",
     "Statistic",
     "Statistics",

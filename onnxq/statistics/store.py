@@ -24,10 +24,11 @@ from onnxq.statistics.histogram import Histogram
 from onnxq.statistics.moments import RawMoments, SecondMoments
 from onnxq.statistics.paired import PairedMoments
 from onnxq.statistics.rows import Rows
+from onnxq.statistics.samples import SampleExtremes
 from onnxq.statistics.tensor import Statistics, TensorStatistics
 
-FORMAT = 3
-"""1 kept second moments as exact sums, 2 those of tokens as they are."""
+FORMAT = 4
+"""1 kept second moments as exact sums, 2 those of tokens as they are, 3 no extremes by sample."""
 _CLASSES = {
     each.__name__: each
     for each in (
@@ -40,6 +41,7 @@ _CLASSES = {
         PairedMoments,
         RawMoments,
         Rows,
+        SampleExtremes,
         SecondMoments,
         TensorStatistics,
     )

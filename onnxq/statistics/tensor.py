@@ -18,6 +18,7 @@ from onnxq.statistics.histogram import Histogram
 from onnxq.statistics.moments import RawMoments, SecondMoments
 from onnxq.statistics.paired import PairedMoments
 from onnxq.statistics.rows import Rows
+from onnxq.statistics.samples import SampleExtremes
 
 
 class Statistic(enum.Enum):
@@ -29,6 +30,7 @@ class Statistic(enum.Enum):
     SECOND_MOMENTS = "second-moments"
     RAW_MOMENTS = "raw-moments"
     AVERAGE_EXTREMES = "average-extremes"
+    SAMPLE_EXTREMES = "sample-extremes"
     ROWS = "rows"
     EXAMPLES = "examples"
     """The only kind that values of any element type have, and that knows no tokens: whole values."""
@@ -47,6 +49,7 @@ class TensorStatistics:
         raw: Moments of all elements, for kurtosis and the infinity norm.
         average: Extremes of a sample, on average.
         rows: Some of the tokens themselves.
+        samples: Extremes of each channel in each of some samples.
         examples: The whole value on a few samples.
         paired: Second moments together with what the value is behind a quantized prefix. No kind that a pass
             can ask for: it takes a quantized model, see `Statistics.paired_with`.
@@ -62,6 +65,7 @@ class TensorStatistics:
     rows: Rows | None = None
     examples: Examples | None = None
     paired: PairedMoments | None = None
+    samples: SampleExtremes | None = None
 
     @classmethod
     def of(
@@ -87,6 +91,7 @@ class TensorStatistics:
             RawMoments.of(tokens) if Statistic.RAW_MOMENTS in wanted else None,
             AverageExtremes.of(tokens) if Statistic.AVERAGE_EXTREMES in wanted else None,
             Rows.of(tokens, sample) if Statistic.ROWS in wanted else None,
+            samples=SampleExtremes.of(tokens, sample) if Statistic.SAMPLE_EXTREMES in wanted else None,
         )
 
     @property
@@ -112,6 +117,7 @@ class TensorStatistics:
             _merged(self.rows, other.rows),
             _merged(self.examples, other.examples),
             _merged(self.paired, other.paired),
+            _merged(self.samples, other.samples),
         )
 
     def _bounds(self) -> tuple[float, float]:

@@ -55,6 +55,7 @@ _READ_BY: Mapping[str, Statistic] = {
     "percentile": Statistic.HISTOGRAM,
     "mse": Statistic.HISTOGRAM,
     "token": Statistic.TOKEN_EXTREMES,
+    "level": Statistic.SAMPLE_EXTREMES,
 }
 """What range methods read besides the extremes of channels."""
 
@@ -80,8 +81,9 @@ class QuantizeLinears(Pass):
 
     Attributes:
         form: "kernel" for ONNX Runtime's own product, "qdq" for plain Q/DQ.
-        method: How activation ranges are chosen: "minmax", "average" (over samples), "percentile", "mse" or
-            "token" (cut as far as a share of the tokens reaches).
+        method: How activation ranges are chosen: "minmax", "average" (over samples), "percentile", "mse",
+            "token" (cut as far as a share of the tokens reaches) or "level" (as far as one sample in
+            hundred will reach).
         percentile: For "percentile" and "token", in percent.
         margin: Part by which ranges are widened, for data that reaches further than the calibration's.
         ranges: Activations whose range is given: name, low, high.

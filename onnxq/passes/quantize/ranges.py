@@ -15,9 +15,10 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.statistics import Histogram, TensorStatistics
+from onnxq.passes.quantize.return_levels import return_level
+from onnxq.statistics import Histogram, SampleExtremes, TensorStatistics
 
-RangeMethod = Literal["minmax", "average", "percentile", "mse", "token"]
+RangeMethod = Literal["minmax", "average", "percentile", "mse", "token", "level"]
 Mask = npt.NDArray[np.bool_]
 _T = TypeVar("_T")
 
@@ -158,11 +159,13 @@ def choose_range(
 
     Args:
         seen: Statistics. "minmax" takes any kind of extremes, those of channels if `live` is to count;
-            "average" those of samples, "token" those of tokens, "percentile" and "mse" a histogram.
+            "average" those of samples, "level" those of channels by sample, "token" those of tokens,
+            "percentile" and "mse" a histogram.
         method: "minmax" covers everything seen; "average" what a sample reaches on average; "percentile" cuts
             ``100 - percentile`` percent off each side; "token" the tokens whose largest element is among the
             ``100 - percentile`` percent largest of all tokens; "mse" minimises the squared error of rounding
-            and clipping together.
+            and clipping together; "level" everything seen, and what a sample in hundred will reach beyond it
+            (`return_levels`).
         percentile: In percent, over 50; for the two methods that cut a share.
         margin: Part by which both ends are moved out: other data reaches further than what was seen.
         live: Which channels matter, [C]; all if None. No range reaches beyond theirs.
@@ -175,6 +178,8 @@ def choose_range(
     bounds = _live_bounds(seen, live)
     if method == "minmax":
         low, high = bounds
+    elif method == "level":
+        low, high = _levels(_needed(seen.samples, method, "the extremes of samples"), bounds, live)
     elif method == "mse":
         found = _needed(seen.histogram, method, "a histogram").restrict(*bounds)
         low, high = least_squares_range(found, bits, symmetric=symmetric) if found.total else bounds
@@ -190,6 +195,14 @@ def _live_bounds(seen: TensorStatistics, live: Mask | None) -> tuple[float, floa
         return seen.low, seen.high
     low, high = seen.channel.low[live], seen.channel.high[live]
     return float(low.min(initial=0.0)), float(high.max(initial=0.0))
+
+
+def _levels(samples: SampleExtremes, bounds: tuple[float, float], live: Mask | None) -> tuple[float, float]:
+    """Both bounds, moved out to the return levels of the live channels' extremes by sample."""
+    counts = slice(None) if live is None or live.shape != samples.low.shape[1:] else live
+    lows = samples.low[:, counts].min(axis=1, initial=0.0)
+    highs = samples.high[:, counts].max(axis=1, initial=0.0)
+    return min(bounds[0], -return_level(-lows)), max(bounds[1], return_level(highs))
 
 
 def _cut_range(seen: TensorStatistics, method: RangeMethod, percentile: float) -> tuple[float, float]:
