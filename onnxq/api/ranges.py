@@ -59,16 +59,20 @@ UNTRIED = Ranges()
 channels in float, 20 % instead of none cost MiniLM 10 % of its error (1 - cosine .00055 instead of .00050)
 and raised its lowest cosine from .9973 to .9991."""
 
+LEVELS = Ranges("level", margin=0.0)
+"""A margin of its own for each tensor: none where its extremes are steady, a third where they vary."""
+
 CANDIDATES: dict[str, tuple[Ranges, ...]] = {
     "fast": (),
-    "balanced": tuple(Ranges(margin=margin) for margin in (0.3, 0.2, 0.1)),
+    "balanced": (*(Ranges(margin=margin) for margin in (0.3, 0.2, 0.1)), LEVELS),
     "best": (
         *(Ranges(margin=margin) for margin in (0.5, 0.4, 0.3, 0.2, 0.15, 0.1)),
+        LEVELS,
         *(Ranges("percentile", margin) for margin in (0.2, 0.1)),
         *(Ranges("mse", margin) for margin in (0.2, 0.1)),
     ),
 }
-"""What each effort tries, the most cautious first. Ranges without any margin are not among them: a trial on
+"""What each effort tries, the most cautious first. Extremes without any margin are not among them: a trial on
 data like the calibration's cannot show what they lose on other data."""
 
 ABOUT_EQUAL_DB = 0.5
@@ -94,7 +98,7 @@ def choose_ranges(
     """
     candidates = [each for each in CANDIDATES[settings.effort] if settings.ranges in (None, each.method)]
     if len(candidates) < 2 or not stage.trial.separate:
-        return candidates[0] if candidates else Ranges(settings.ranges or UNTRIED.method, UNTRIED.margin)
+        return candidates[0] if candidates else _untried(settings)
     passes, parts = {each: quantizing(each) for each in candidates}, stage.trial
 
     def measure() -> dict[str, float]:
@@ -109,6 +113,14 @@ def choose_ranges(
     scores = checkpoints.figures("ranges", model, [format_pass(each) for each in passes.values()], measure)
     enough = max(scores.values()) - ABOUT_EQUAL_DB
     return next(each for each in candidates if scores[str(each)] >= enough)
+
+
+def _untried(settings: OptimizeSettings) -> Ranges:
+    return (
+        LEVELS
+        if settings.ranges == LEVELS.method
+        else replace(UNTRIED, method=settings.ranges or UNTRIED.method)
+    )
 
 
 def _quantized(

@@ -30,16 +30,17 @@ def rounding(ranges: Ranges) -> QuantizeLinears:
 
 
 @pytest.mark.parametrize(
-    ("scores", "margin"),
+    ("scores", "chosen"),
     [
-        ((20.0, 20.0, 20.0), 0.3),
-        ((20.0, 20.4, 20.4), 0.3),
-        ((20.0, 21.0, 20.9), 0.2),
-        ((20.0, 20.0, 21.0), 0.1),
+        ((20.0, 20.0, 20.0, 20.0), Ranges(margin=0.3)),
+        ((20.0, 20.4, 20.4, 20.4), Ranges(margin=0.3)),
+        ((20.0, 21.0, 20.9, 20.9), Ranges(margin=0.2)),
+        ((20.0, 20.0, 21.0, 21.0), Ranges(margin=0.1)),
+        ((20.0, 20.0, 20.4, 21.0), Ranges("level", margin=0.0)),
     ],
 )
 def test_the_widest_ranges_that_do_about_as_well(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, scores: tuple[float, ...], margin: float
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, scores: tuple[float, ...], chosen: Ranges
 ) -> None:
     def judged(reference, candidates, source, threads, advance):
         noises = [10 ** (-score / 10) for score in scores]
@@ -50,7 +51,7 @@ def test_the_widest_ranges_that_do_about_as_well(
 
     monkeypatch.setattr(module, "measure_fidelities", judged)
     settings = OptimizeSettings(effort="balanced")
-    assert choose_ranges(stage, stage.model, settings, rounding, Checkpoints(None)) == Ranges(margin=margin)
+    assert choose_ranges(stage, stage.model, settings, rounding, Checkpoints(None)) == chosen
 
 
 def test_clipped_ranges_reach_the_pass_and_are_kept(
