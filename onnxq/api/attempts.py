@@ -147,7 +147,7 @@ class Attempts:
         """Noise over signal at the output with each activation of `plan` alone in static 8 bits.
 
         This tells layers apart that err alike and matter differently. On a vision transformer the same noise
-        in an input of a linear does a thousand times more to the output in the first layer, whose output is
+        in an input of a linear does hundreds of times more to the output in the first layer, whose output is
         small and largely cancels what comes in, than in the last.
         """
         widened = 1 + UNTRIED.margin
