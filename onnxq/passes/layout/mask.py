@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,8 @@ def prepare_mask(
     mask = _first_like(mask, edit)
     full = mask
     if not _is_full(mask, queries, keys):
-        full = _made(mask, "Expand", edit, before) or _expanded(mask, queries, keys, edit, before)
+        made = _stretched_alike(mask, queries, keys, edit, before)
+        full = made if made is not None else _expanded(mask, queries, keys, edit, before)
     if not is_guarded:
         return PreparedMask(full, None)
     visible = _made(full, "Where", edit, before)
@@ -101,13 +103,43 @@ def _expanded(mask: ir.Value, queries: ir.Value, keys: ir.Value, edit: Edit, bef
     return edit.insert("Expand", [mask, shape], before=before, names=[f"{name}_full"])[0]
 
 
+def _stretched_alike(
+    mask: ir.Value, queries: ir.Value, keys: ir.Value, edit: Edit, before: ir.Node
+) -> ir.Value | None:
+    """`mask` as an earlier layer stretched it, if its queries and keys are known to be as many.
+
+    They need not be: a decoder reads the keys of its encoder under the mask that these have themselves.
+    """
+    for full in _all_made(mask, "Expand", edit, before):
+        expand = full.producer()
+        sizes = producer(expand.inputs[1], "Concat") if expand is not None else None
+        shapes = [producer(size, "Shape") for size in sizes.inputs[1:]] if sizes is not None else []
+        asked = [shape.inputs[0] for shape in shapes if shape is not None]
+        if len(asked) == 2 and _are_as_long(asked[0], queries) and _are_as_long(asked[1], keys):
+            return full
+    return None
+
+
+def _are_as_long(one: ir.Value | None, other: ir.Value) -> bool:
+    """Whether two values are known to have as many positions, along their second axis."""
+    if one is other:
+        return True
+    if one is None or one.shape is None or other.shape is None:
+        return False
+    return one.shape[1] == other.shape[1] and _known(one.shape[1]) is not None
+
+
 def _made(value: ir.Value | None, op_type: str, edit: Edit, before: ir.Node) -> ir.Value | None:
-    """What this edit's owner made of `value` by `op_type` for an earlier layer of the same graph."""
+    """The first that this edit's owner made of `value` by `op_type` for an earlier layer of the graph."""
+    return next(_all_made(value, op_type, edit, before), None)
+
+
+def _all_made(value: ir.Value | None, op_type: str, edit: Edit, before: ir.Node) -> Iterator[ir.Value]:
+    """All of these."""
     for node, _ in value.uses() if value is not None else ():
         ours = node.metadata_props.get("onnxq.pass") == edit.owner and node.graph is before.graph
         if ours and node.op_type == op_type:
-            return node.outputs[0]
-    return None
+            yield node.outputs[0]
 
 
 def _first_like(mask: ir.Value, edit: Edit) -> ir.Value:

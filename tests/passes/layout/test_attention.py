@@ -47,23 +47,37 @@ def attention(
     mask: str = "float[B,1,1,T] m",
     add: str = "a@ = Add(s@, m)",
     layers: int = 1,
+    is_apart: bool = False,
 ) -> ir.Model:
-    """Attentions one behind the other, all with the same keys and values."""
+    """Attentions with the same keys, values and mask: one behind the other, or each of queries of its own.
+
+    Queries of their own are q, q1, q2 ..., and differ in their number; the model returns what each gives.
+    """
     width, names = heads * size, [str(number) for number in range(layers)]
+    ends = names if is_apart else names[-1:]
+    lengths = {layer: f"S{layer}" if is_apart and layer != "0" else "S" for layer in names}
     sizes = {"H": str(heads), "D": str(size), "W": str(width)}
     shapes = [
-        f"float[{','.join(sizes.get(part, part) for part in shape.split(','))}] {name}{layer}"
+        f"float[{','.join({**sizes, 'S': lengths[layer]}.get(part, part) for part in shape.split(','))}] "
+        f"{name}{layer}"
         for layer in names
         for name, shape in SHAPES.items()
-        if (name, layer) != ("y", names[-1])
+        if name != "y" or layer not in ends
     ]
     constants = (
         f"int64[4] split = {{0, 0, {heads}, {size}}}, int64[3] merged = {{0, 0, {width}}}, "
         f"float zero = {{0.0}}, float low = {{-inf}}, {', '.join(shapes)}"
     )
-    body = " ".join(core(layer, f"y{int(layer) - 1}" if int(layer) else "q", add) for layer in names)
-    inputs = f"float[B,S,{width}] q, float[B,T,{width}] k, float[B,T,{width}] v, {mask}"
-    return model_of(f"g ({inputs}) => (float[B,S,{width}] y{names[-1]}) <{constants}> {{ {body} }}")
+    before = "q" if is_apart else "y"
+    queries = {layer: f"{before}{int(layer) - (not is_apart)}" if int(layer) else "q" for layer in names}
+    body = " ".join(core(layer, queries[layer], add) for layer in names)
+    read = [layer for layer in names if queries[layer].startswith("q")]
+    inputs = ", ".join(
+        [f"float[B,{lengths[layer]},{width}] {queries[layer]}" for layer in read]
+        + [f"float[B,T,{width}] k, float[B,T,{width}] v, {mask}"]
+    )
+    results = ", ".join(f"float[B,{lengths[layer]},{width}] y{layer}" for layer in ends)
+    return model_of(f"g ({inputs}) => ({results}) <{constants}> {{ {body} }}")
 
 
 def outputs(model: ir.Model, given_feeds: dict[str, np.ndarray]) -> np.ndarray:
@@ -130,6 +144,21 @@ def test_layers_share_one_prepared_mask() -> None:
     made = feeds(2, 3, 3, 8)
     made["b"] = np.random.default_rng(0).random((2, 1, 3, 3)) < 0.4
     np.testing.assert_allclose(outputs(after, made), outputs(model, made), rtol=2e-5, atol=2e-6)
+
+
+def test_queries_of_another_length_have_a_mask_of_their_own() -> None:
+    """As where a decoder's queries read an encoder's keys under the mask of the encoder itself."""
+    model = attention(layers=3, is_apart=True)
+    made = feeds(2, 3, 5, 8) | {"q1": feeds(2, 4, 5, 8, 1)["q"], "q2": feeds(2, 1, 5, 8, 2)["q"]}
+    made["m"] = np.zeros((2, 1, 1, 5), np.float32)
+    made["m"][0, ..., 3:] = -np.inf
+    old, new = outputs_of(model, made), outputs_of(fused(model), made)
+    for name, array in old.items():
+        np.testing.assert_allclose(new[name], array, rtol=2e-5, atol=2e-6)
+
+
+def test_queries_of_one_length_share_an_expanded_mask() -> None:
+    assert ops_of(fused(attention(layers=3))).count("Expand") == 1
 
 
 def test_a_mask_for_each_head_under_a_guard_is_left_alone() -> None:
