@@ -260,6 +260,8 @@ def also_an_output(s: Sketch) -> None:
 
 def branch(s: Sketch) -> None:
     """An If whose branches capture the value and the weights of the graph around them."""
+    if _is_cast_input(s):
+        s.current = s.op("Tanh", s.current)
     graphs = {}
     for name in ("then_branch", "else_branch"):
         inner = Sketch(
@@ -278,6 +280,20 @@ def branch(s: Sketch) -> None:
     s.current = s.op("If", "flag", **graphs)
 
 
+def _is_cast_input(s: Sketch) -> bool:
+    """Whether the value is an input that was only cast, or would be if the steps that compute nothing went.
+
+    ONNX Runtime (1.32, at every level) takes out two casts of a graph input that undo one another and overlooks
+    branches that read the second: such a model opens and then fails with "Missing Input".
+    """
+    nodes = {node.output[0]: node for node in s.nodes}
+    name, has_cast = s.current, False
+    while name in nodes and (nodes[name].op_type in FREE or nodes[name].domain):
+        has_cast = has_cast or nodes[name].op_type == "Cast" or bool(nodes[name].domain)
+        name = nodes[name].input[0]
+    return has_cast and name not in nodes
+
+
 def call(s: Sketch) -> None:
     """A function of the model's own, its constants nodes in its body."""
     name = f"block{len(s.functions)}"
@@ -290,6 +306,8 @@ def call(s: Sketch) -> None:
 
 
 CLUTTER = [copy, dropout, there_and_back, reshapes, transposes, squeezes, own_shape, computed_constant]
+FREE = {"Cast", "Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+"""The operators of clutter."""
 PLAIN = [linear, layer_norm, rms_norm, gelu, silu, scale_and_shift, *CLUTTER]
 IMAGES = [picture, highlights, layer_scale, across, codes]
 STEPS = [
