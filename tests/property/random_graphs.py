@@ -283,8 +283,8 @@ def branch(s: Sketch) -> None:
 def _is_cast_input(s: Sketch) -> bool:
     """Whether the value is an input that was only cast, or would be if the steps that compute nothing went.
 
-    ONNX Runtime (1.32, at every level) takes out two casts of a graph input that undo one another and overlooks
-    branches that read the second: such a model opens and then fails with "Missing Input".
+    ONNX Runtime (1.32, at every level) takes out two casts of a graph input that undo one another, and
+    overlooks branches that read the second: such a model opens and then fails with "Missing Input".
     """
     nodes = {node.output[0]: node for node in s.nodes}
     name, has_cast = s.current, False
