@@ -3,6 +3,7 @@
 exact base      clean, move shift and scale out of norms
 plan            which form each linear takes, from rows of the base
 prepare         split channels, even them out, re-spell: what the plan asks of the exact passes
+refine          in the best effort: other ranges, scales, codes, each kept where held-out samples gain
 quantize        round; products that stay float are left alone
 """
 
@@ -16,10 +17,13 @@ from functools import partial
 import onnx_ir as ir
 
 from onnxq.api.checkpoints import Checkpoints
+from onnxq.api.effects import measure_decided, read_together
 from onnxq.api.emission import Emission
 from onnxq.api.evaluate import measure_effects, measure_fidelity
 from onnxq.api.goals import Goals
+from onnxq.api.learned import Learning
 from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges, clip_ranges
+from onnxq.api.refinement import FITTINGS, Candidate, Refinement, Trial, refine
 from onnxq.api.stage import Stage
 from onnxq.api.steering import Standing, settle
 from onnxq.contract import AnyPass, names_wanted
@@ -28,6 +32,7 @@ from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import Gather, PipelineResult, run
 from onnxq.planning.layers import Plan, plan_layers
 from onnxq.recipe import OptimizeSettings
+from onnxq.report.rows import RefinementRow
 from onnxq.statistics import Statistic, Statistics
 from onnxq.targets import Target
 from onnxq.verify import Comparison, OracleSettings
@@ -54,8 +59,11 @@ class Outcome:
         runs: The passes that ran, in order, with what came of them.
         plan: What was decided; None where the user's own passes ran.
         fidelity: On held-out data, against the model as it came.
+        ranges: Of the activations.
+        refinements: What was tried on the planned model, and what came of it.
         scores: What the user's function says of the original and of the model; None without one.
         before: Statistics of the model as it came, only tidied; None if none were gathered on the way.
+        effects: What linears do to the output alone, in dB, by name; empty where that was not measured.
     """
 
     model: ir.Model
@@ -63,8 +71,11 @@ class Outcome:
     runs: tuple[tuple[Sequence[AnyPass], PipelineResult], ...]
     plan: Plan | None
     fidelity: Comparison
+    ranges: Ranges = UNTRIED
+    refinements: tuple[RefinementRow, ...] = ()
     scores: tuple[float, float] | None = None
     before: Statistics | None = None
+    effects: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -102,6 +113,15 @@ class Attempts:
         outcome = self._first(base, watching.gather(base[1].model, {}))
         # Cleaning changes no value that it leaves there, so that the first state tells of the original.
         outcome = replace(outcome, before=on_the_way[0] if on_the_way else None)
+        outcome = self._refined(self._settled(outcome, base))
+        if self.settings.effort != "best" or outcome.plan is None:
+            return outcome
+        rounding = self._quick(outcome.plan, outcome.ranges)
+        effects = measure_decided(self.stage, outcome.exact, outcome.plan.layers, rounding)
+        return replace(outcome, effects=effects)
+
+    def _settled(self, outcome: Outcome, base: Prepared) -> Outcome:
+        """The first outcome, or that of the nearest plan on the front that meets the goals."""
         plan = outcome.plan
         if plan is None or not plan.front:
             return outcome
@@ -153,7 +173,7 @@ class Attempts:
         widened = 1 + UNTRIED.margin
         ranges = {
             name: (float(seen.low) * widened, float(seen.high) * widened)
-            for name in dict.fromkeys(layer.activation for layer in plan.layers if layer.considered)
+            for name in read_together(plan.layers)
             if math.isfinite((seen := statistics[name]).low)
         }
         apart = self.stage.trial.heldout
@@ -175,23 +195,59 @@ class Attempts:
         passes = self.emission.preparing(plan)
         prepared = self._run(base[1].model, passes, _once(passes, self.stage.gather))
         ranges = self._ranges(plan, prepared.model) if plan.names("int8 static") else UNTRIED
-        quantizing = self.emission.quantizing(plan, ranges)
-        quantized = self._run(prepared.model, quantizing, _once(quantizing, self.stage.gather))
-        runs = [base, (passes, prepared), (quantizing, quantized)]
+        return self._rounded(plan, Candidate(prepared.model, ranges), (base, (passes, prepared)))
+
+    def _rounded(self, plan: Plan, candidate: Candidate, runs: tuple[Prepared, Prepared]) -> Outcome:
+        """The quantized model, `runs` having prepared it; weights are fitted to what was prepared."""
+        exact = runs[1][1].model
+        quantizing = self.emission.quantizing(plan, candidate.ranges, candidate.fitting)
+
+        def gather(_: ir.Model, wanted: Mapping[Statistic, Collection[str]]) -> Statistics:
+            return self.stage.gather(exact, wanted)
+
+        quantized = self._run(candidate.model, quantizing, _once(quantizing, gather))
+        every = [*runs, *candidate.runs, (quantizing, quantized)]
         if converting := self.emission.converting():
-            runs.append((converting, quantized := self._run(quantized.model, converting)))
-        return Outcome(quantized.model, prepared.model, tuple(runs), plan, self._fidelity(quantized.model))
+            every.append((converting, quantized := self._run(quantized.model, converting)))
+        fidelity = self._fidelity(quantized.model)
+        return Outcome(quantized.model, exact, tuple(every), plan, fidelity, candidate.ranges)
+
+    def _refined(self, outcome: Outcome) -> Outcome:
+        """What the best effort makes of a plan that was carried out; it costs no time at run time."""
+        plan = outcome.plan
+        if self.settings.effort != "best" or plan is None or not plan.names("int8 static"):
+            return outcome
+        start = Candidate(outcome.exact, outcome.ranges)
+        best, rows = self._chosen(plan, start)
+        if best is start:
+            return replace(outcome, refinements=rows)
+        made = self._rounded(plan, best, (outcome.runs[0], outcome.runs[1]))
+        return replace(made, refinements=rows, before=outcome.before)
+
+    def _chosen(self, plan: Plan, start: Candidate) -> tuple[Candidate, tuple[RefinementRow, ...]]:
+        """The best candidate; the statistics that candidates were fitted to are let go of."""
+        trial = Trial(
+            self.stage, start.model, lambda tried: self.emission.fitted(plan, tried.ranges, tried.fitting)
+        )
+        learning = Learning(trial, self.target.weight_bits).refinements()
+        return refine(start, (*FITTINGS, *self._clipping(plan), *learning), trial)
+
+    def _clipping(self, plan: Plan) -> tuple[Refinement, ...]:
+        """Ranges cut by token, unless the user said how they are to be taken."""
+
+        def clipped(given: Candidate) -> Candidate:
+            quick = partial(self._quick, plan)
+            ranges = clip_ranges(self.stage, given.model, given.ranges, quick, self.checkpoints)
+            return replace(given, ranges=ranges)
+
+        return (Refinement("ranges clipped by token", clipped),) if self.settings.ranges is None else ()
 
     def _ranges(self, plan: Plan, model: ir.Model) -> Ranges:
-        """Chosen with weights rounded to nearest: as good a trial of ranges, and a tenth of the time."""
+        return choose_ranges(self.stage, model, self.settings, partial(self._quick, plan), self.checkpoints)
 
-        def quantizing(ranges: Ranges) -> QuantizeLinears:
-            return replace(self.emission.linears(plan, ranges), rounding="nearest", correct_bias=False)
-
-        ranges = choose_ranges(self.stage, model, self.settings, quantizing, self.checkpoints)
-        if self.settings.effort != "best" or self.settings.ranges is not None:
-            return ranges
-        return clip_ranges(self.stage, model, ranges, quantizing, self.checkpoints)
+    def _quick(self, plan: Plan, ranges: Ranges) -> QuantizeLinears:
+        """Weights rounded to nearest: as good a trial of ranges, and a tenth of the time."""
+        return replace(self.emission.linears(plan, ranges), rounding="nearest", correct_bias=False)
 
     def _run(
         self, model: ir.Model, passes: Sequence[AnyPass], gather: Gather | None = None

@@ -25,8 +25,10 @@ from onnxq.passes.quantize import linears
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.convolutions import QuantizeConvs
 from onnxq.passes.quantize.embeddings import QuantizeEmbeddings
+from onnxq.passes.quantize.fitting import Rounding
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.passes.quantize.products import QuantizeProducts
+from onnxq.passes.quantize.weights import WeightRange
 from onnxq.planning.layers import Plan
 from onnxq.planning.options import BLOCK, Form
 from onnxq.planning.settings import BYTES_EXCHANGE, EXCHANGE, PlanSettings
@@ -37,6 +39,30 @@ from onnxq.targets import Target
 _SEARCH: dict[str, Search] = {"fast": "closed", "balanced": "output", "best": "output"}
 """Looking through attention changes the choice little on the models measured, and takes the longest."""
 _ROWS = {"fast": 256, "balanced": 512, "best": 1024}
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How the weights of linears are made; see `QuantizeLinears`.
+
+    Attributes:
+        weight_range: How the scale of a column is chosen.
+        rounding: How codes are.
+        correct_weight: Whether weights first make up for the rounding of activations.
+        rank: Rank of that correction at most; 0 for any.
+        on_grid: Linears whose codes were learned: their weights lie on the grid of their column, whose
+            largest element has the largest code, so that rounding to nearest gives the codes back.
+    """
+
+    weight_range: WeightRange = "minmax"
+    rounding: Rounding = "feedback"
+    correct_weight: bool = False
+    rank: int = 0
+    on_grid: tuple[str, ...] = ()
+
+
+PLAIN = Fitting()
+"""As every effort starts."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +134,7 @@ class Emission:
         """Exact passes that a plan asks for, then the spellings that the runtime executes fastest."""
         return (*plan.exact_passes(), *respelling(self._audience))
 
-    def quantizing(self, plan: Plan, ranges: Ranges) -> tuple[AnyPass, ...]:
+    def quantizing(self, plan: Plan, ranges: Ranges, fitting: Fitting = PLAIN) -> tuple[AnyPass, ...]:
         """Everything that rounds, and what is re-spelled or converted behind it."""
         eight, four = plan.names("int8 blocks"), plan.names("int4 blocks")
         blocks = QuantizeBlocks(
@@ -121,7 +147,7 @@ class Emission:
             own.append(replace(blocks, only=four, bits=4, symmetric=False, method="weighted"))
         embeddings = QuantizeEmbeddings(skip=self.settings.keep_float)
         finish = finishing(self._audience)
-        linears = () if self.target.format == "weight-only" else (self.linears(plan, ranges),)
+        linears = () if self.target.format == "weight-only" else self.fitted(plan, ranges, fitting)
         products = self._products(ranges)
         return (*linears, *self._convolutions(ranges), *products, *own, embeddings, *finish)
 
@@ -131,6 +157,20 @@ class Emission:
             return ()
         half = ConvertHalf(keep=self.target.float_kept, skip=self.settings.keep_float)
         return (InferShapes(), half, ShareConstants(), DropUnused())
+
+    def fitted(self, plan: Plan, ranges: Ranges, fitting: Fitting) -> tuple[QuantizeLinears, ...]:
+        """Integer products whose weights are made in this way."""
+        every = replace(
+            self.linears(plan, ranges),
+            weight_range=fitting.weight_range,
+            rounding=fitting.rounding,
+            correct_weight=fitting.correct_weight,
+            rank=fitting.rank,
+        )
+        if not fitting.on_grid:
+            return (every,)
+        learned = replace(self.linears(plan, ranges), rounding="nearest", only=fitting.on_grid)
+        return (learned, replace(every, skip=(*every.skip, *fitting.on_grid)))
 
     def linears(self, plan: Plan, ranges: Ranges) -> QuantizeLinears:
         """Integer products with one scale for the activation."""

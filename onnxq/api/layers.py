@@ -30,7 +30,12 @@ def front_rows(plan: Plan | None) -> tuple[FrontRow, ...]:
 
 
 def layer_rows(
-    original: ir.Model, exact: ir.Model, plans: Sequence[LayerPlan], before: Statistics, after: Statistics
+    original: ir.Model,
+    exact: ir.Model,
+    plans: Sequence[LayerPlan],
+    before: Statistics,
+    after: Statistics,
+    effects: Mapping[str, float],
 ) -> tuple[LayerRow, ...]:
     """One row a linear, in the order of the graph.
 
@@ -40,6 +45,7 @@ def layer_rows(
         plans: What was decided.
         before: Statistics of the original.
         after: Statistics of `exact`.
+        effects: SQNR of the model's output with that layer alone rounded, by name, where it was measured.
     """
     inputs, moved = _inputs_of(original), _inputs_of(exact)
     rows = []
@@ -62,6 +68,7 @@ def layer_rows(
                 channel_ratio_before=channel_ratio(one),
                 channel_ratio_after=channel_ratio(two),
                 tried=tuple(Tried(each.option, each.sqnr_db, each.cost) for each in plan.considered),
+                effect_db=effects.get(plan.name),
             )
         )
     return tuple(rows)

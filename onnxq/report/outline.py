@@ -33,6 +33,7 @@ from onnxq.report.sheets import (
     machine_line,
     outliers_sheet,
     passes_sheet,
+    refinements_sheet,
     rejects_sheet,
     worst_sheet,
 )
@@ -78,6 +79,7 @@ def _optimized(result: Report) -> Outline:
             fidelity_sheet(result.fidelity, result.data),
             decisions_sheet(result.layers),
             worst_sheet(result.layers, WORST),
+            refinements_sheet(result.refinements),
             counts_sheet(KERNELS, "Kernel", result.kernels),
             passes_sheet(result.passes, result.exact, idle=False),
             goals_sheet(result.goals),

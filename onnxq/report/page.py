@@ -23,6 +23,7 @@ from onnxq.report.sheets import (
     layers_sheet,
     machine_line,
     passes_sheet,
+    refinements_sheet,
     rejects_sheet,
 )
 
@@ -45,6 +46,7 @@ def _sections(report: Report) -> Iterable[str]:
     yield section("Fidelity", table(fidelity_sheet(report.fidelity, report.data)), note=_data_line(report))
     yield section("Layers", _layers(report.layers))
     yield section("Plans", drawing.front_curve(report.front), note=_FRONT)
+    yield section("Refinements", table(refinements_sheet(report.refinements)))
     yield section("Channels before and after", _channels(report.channels, report.layers))
     yield section("Kernels", table(counts_sheet("", "In the graph that the runtime runs", report.kernels)))
     yield section("Passes", table(passes_sheet(report.passes)), note=equality_line(report.exact))

@@ -32,6 +32,7 @@ from onnxq.report.rows import (
     OutlierRow,
     Part,
     PassRow,
+    RefinementRow,
     Verdict,
 )
 
@@ -50,6 +51,7 @@ class Report:
         kernels: How often each low-precision kernel landed in the graph that the runtime really runs.
         layers: One row a layer, in graph order.
         front: The plans to choose from, the cheapest first; empty where nothing was planned.
+        refinements: What was tried on the whole planned model, in order; empty where nothing was.
         passes: One row a pass, in the order they ran.
         exact: Whether the exact passes together changed nothing but the graph; None if that was not checked.
         journal: Edits by pass and kind.
@@ -79,6 +81,7 @@ class Report:
     recipe: str = ""
     seconds: float = 0.0
     exact: Equality | None = None
+    refinements: tuple[RefinementRow, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ class LayerRow:
         channel_ratio_before: Largest channel magnitude over the median one; 1 is even, 100 is a hard outlier.
         channel_ratio_after: The same after migration.
         tried: Everything that was measured before the decision, the fastest first.
+        effect_db: The model's output against the original's with nothing rounded but this layer, as decided,
+            and those decided with it since they read the same activation; None where that was not measured.
     """
 
     name: str
@@ -75,6 +77,26 @@ class LayerRow:
     channel_ratio_before: float | None = None
     channel_ratio_after: float | None = None
     tried: tuple[Tried, ...] = ()
+    effect_db: float | None = None
+
+
+@dataclass(frozen=True)
+class RefinementRow:
+    """Something that was tried on the whole planned model, and kept where held-out samples gained.
+
+    Attributes:
+        name: What was tried, in words.
+        before_db: SQNR of the model's output on held-out samples without it, in dB; None if it was not tried.
+        after_db: The same with it.
+        kept: Whether it is in the result.
+        reason: Why it was kept or not.
+    """
+
+    name: str
+    before_db: float | None
+    after_db: float | None
+    kept: bool
+    reason: str
 
 
 @dataclass(frozen=True)

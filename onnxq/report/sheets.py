@@ -17,7 +17,7 @@ from onnxq.report.measures import (
     Rejection,
     Timing,
 )
-from onnxq.report.rows import Equality, LayerRow, OutlierRow, PassRow
+from onnxq.report.rows import Equality, LayerRow, OutlierRow, PassRow, RefinementRow
 
 _LONG = 40
 """Characters of a pass with its options, above which the options are left out."""
@@ -122,7 +122,19 @@ def layers_sheet(layers: Iterable[LayerRow]) -> Sheet:
     """One line a layer, in graph order."""
     return Sheet(
         "Layers",
-        (">", "Layer", "Kind", ">Size", "Decision", ">SQNR", ">Range", ">Channel ratio", "Reason", "Tried"),
+        (
+            ">",
+            "Layer",
+            "Kind",
+            ">Size",
+            "Decision",
+            ">SQNR",
+            ">Of the model",
+            ">Range",
+            ">Channel ratio",
+            "Reason",
+            "Tried",
+        ),
         tuple(
             Row(
                 (
@@ -132,6 +144,7 @@ def layers_sheet(layers: Iterable[LayerRow]) -> Sheet:
                     f"{row.channels}\u00a0x\u00a0{row.columns}",
                     row.decision.replace(" ", "\u00a0"),
                     figures.decibels(row.sqnr_db),
+                    figures.decibels(row.effect_db),
                     _spans(row),
                     _channel_ratios(row),
                     row.reason,
@@ -139,6 +152,26 @@ def layers_sheet(layers: Iterable[LayerRow]) -> Sheet:
                 )
             )
             for index, row in enumerate(layers)
+        ),
+    )
+
+
+def refinements_sheet(rows: Iterable[RefinementRow]) -> Sheet:
+    """What was tried on the whole planned model, and what came of it on samples held out for that."""
+    return Sheet(
+        "Refinements",
+        ("Tried", ">Before", ">With it", "Kept", "Reason"),
+        tuple(
+            Row(
+                (
+                    row.name,
+                    figures.decibels(row.before_db),
+                    figures.decibels(row.after_db),
+                    "yes" if row.kept else "no",
+                    row.reason,
+                )
+            )
+            for row in rows
         ),
     )
 

@@ -88,6 +88,7 @@ def test_a_hostile_model_cannot_write_into_the_page(report: Report) -> None:
         kernels={EVIL: 1},
         hints=(EVIL,),
         front=tuple(dataclasses.replace(row, step=EVIL) for row in report.front),
+        refinements=tuple(dataclasses.replace(row, name=EVIL, reason=EVIL) for row in report.refinements),
         recipe=EVIL,
     )
     page = html_page(evil)
@@ -99,7 +100,19 @@ def test_a_hostile_model_cannot_write_into_the_page(report: Report) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["latency", "fidelity", "layers", "front", "channels", "passes", "goals", "hints", "recipe"]
+    "field",
+    [
+        "latency",
+        "fidelity",
+        "layers",
+        "front",
+        "refinements",
+        "channels",
+        "passes",
+        "goals",
+        "hints",
+        "recipe",
+    ],
 )
 def test_a_part_that_was_not_measured_leaves_no_empty_section(report: Report, field: str) -> None:
     empty = dataclasses.replace(report, **{field: "" if field == "recipe" else ()})
