@@ -92,6 +92,7 @@ class Learning:
         epochs = self._affordable(RANK_EPOCHS, 1, self.trial.operations())
         settings = learn.LowRankSettings(rank=RANK, epochs=epochs, weight_bits=self.weight_bits, batch=BATCH)
         found = self._ask(candidate, learn.learn_low_rank, settings)
+        _require_blocks(found)
         return _with_weights(candidate, found.weights)
 
     def _rounding(self, candidate: Candidate) -> Candidate:
@@ -101,6 +102,7 @@ class Learning:
         steps = self._affordable(ROUNDING_STEPS, FEWEST_STEPS, share * self.trial.operations())
         settings = learn.ReconstructSettings(steps=steps, weight_bits=self.weight_bits, batch=BATCH)
         found = self._ask(candidate, learn.learn_rounding, settings)
+        _require_blocks(found)
         weights = {name: each.codes * each.scale.astype(np.float64) for name, each in found.codes.items()}
         return replace(
             _with_weights(candidate, weights),
@@ -127,6 +129,16 @@ class Learning:
         ranges = AdjustableModel(self.trial.quantized(candidate), threads=self.trial.stage.threads).ranges
         data = (list(parts.calibration), list(parts.heldout))
         return learner(candidate.model, ranges, *data, settings)
+
+
+def _require_blocks(found: Any) -> None:
+    """Tell having nothing to learn on from learning what does not gain.
+
+    Raises:
+        UnsupportedModel: There was no block.
+    """
+    if not found.blocks:
+        raise UnsupportedModel("the model falls into no blocks with linears in them", slug="no-blocks")
 
 
 def _with_weights(candidate: Candidate, weights: Mapping[str, np.ndarray]) -> Candidate:

@@ -79,7 +79,9 @@ def _rescaled(model: ir.Model, linears: Mapping[str, Linear]) -> list[tuple[ir.V
     """
     joined: list[tuple[Linear, ir.Value]] = []
     for node in model.graph:
-        if is_op(node, "Add") and all(value is not None and root_of(value) is None for value in node.inputs):
+        if is_op(node, "Add", "Sum") and all(
+            value is not None and root_of(value) is None for value in node.inputs
+        ):
             given = [linear_giving(value) for value in node.inputs if value is not None]
             made = [linear for linear in given if linear is not None]
             joined += [(made[0], node.outputs[0])] if len(made) == 1 else []

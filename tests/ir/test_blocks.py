@@ -156,6 +156,17 @@ def test_a_stream_runs_through_its_norms(build):
     assert [norm.output.name for norm in stream.norms] == ["n"]
 
 
+def test_a_sum_of_two_joins_a_branch_as_an_add_does(build):
+    body = "b = MatMul(x, w) s = Sum(x, b) n = LayerNormalization(s, g) c = MatMul(n, w) y = Sum(c, n)"
+    model = build(body, w=EYE, g=ONES)
+    assert [(found.skip.name, found.skip_index) for found in residuals_in(model)] == [("x", 0), ("n", 1)]
+    assert placements_in(model) == ["post"]
+    (stream,) = find_streams(model)
+    assert [residual.output.name for residual in stream.residuals] == ["s", "y"]
+    for other in ("y = Sum(x)", "b = MatMul(x, w) y = Sum(x, b, b)"):
+        assert residuals_in(build(other, w=EYE)) == []
+
+
 QKV = "q0 = MatMul(x, a) k0 = MatMul(x, b) v0 = MatMul(x, c) "
 SPLIT = (
     "q1 = Reshape(q0, hs) q = Transpose<perm = [0, 2, 1, 3]>(q1) "

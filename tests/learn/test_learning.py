@@ -16,6 +16,8 @@ from onnxq.learn.low_rank import LowRankSettings, learn_low_rank
 from onnxq.learn.program import Changes, Program
 from onnxq.learn.reconstruct import ReconstructSettings, learn_rounding
 from onnxq.learn.steps import StepSettings, learn_steps
+from onnxq.passes.layout.sum_before_norm import SumBeforeNorm
+from onnxq.pipeline import apply_pass
 from tests.graphs import model_of
 from tests.learn.models import TRANSFORMERS, feeds_for, seen_ranges, transformer
 
@@ -137,6 +139,17 @@ def test_blocks_are_found_where_the_stream_is_scaled_on_its_way():
         edit.rewire(residual.node, residual.skip_index, scaled)
     assert find_streams(model) == []
     assert find_blocks(model, linears) == plain
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_blocks_are_the_same_behind_the_pass_that_makes_sums_of_additions(name):
+    """Learning works on the model as it is laid out for the runtime."""
+    model = transformer(name)
+    linears = linears_of(model, seen_ranges(model, feeds_for(model, 0)))
+    laid_out = apply_pass(model, SumBeforeNorm()).model
+    ends = [(block.end, block.linears) for block in find_blocks(model, linears)]
+    found = find_blocks(laid_out, linears_of(laid_out, seen_ranges(laid_out, feeds_for(laid_out, 0))))
+    assert [(block.end, block.linears) for block in found] == ends
 
 
 def test_a_weight_is_put_where_a_gemm_reads_it():
