@@ -124,8 +124,8 @@ def _macs(arguments: Mapping[str, Any]) -> float:
     outputs = [shape for each in arguments.get("output_type_shape", ()) for shape in each.values()]
     kind = arguments["op_name"]
     if kind in ("Attention", "MultiHeadAttention"):
-        batch, queries, width = inputs[0]
-        return float(2 * batch * queries * inputs[1][1] * width)
+        keys = inputs[1][-2]  # [batch, positions, channels], or [batch, heads, positions, channels]
+        return float(2 * np.prod(inputs[0]) * keys)
     if kind in ("MatMulIntegerToFloat", "MatMul", "FusedMatMul", "Gemm", "MatMulNBits"):
         return float(np.prod(outputs[0]) * inputs[0][-1])
     return 0.0

@@ -126,6 +126,11 @@ class SplitHeads:
     scale: float
     tracker: Tracker
 
+    @property
+    def groups(self) -> int:
+        """How many heads the source has: none is repeated."""
+        return self.heads
+
 
 def find_split(operand: ir.Value, order: tuple[str, ...]) -> SplitHeads | None:
     """Where the operand of a product of each head, with the axes `order`, is split into heads.

@@ -54,6 +54,24 @@ _BY_WAY = (
 ).replace("T", "6")
 _SHORT = "float[B,S,8] q, float[B,6,8] k, float[B,6,8] v"
 
+_APART = (
+    "kn = Concat<axis = 2>(past, k) ku = Unsqueeze(kn, two) ke = Expand(ku, often) kr = Reshape(ke, whole) "
+    "vu = Unsqueeze(v, two) ve = Expand(vu, often) vr = Reshape(ve, whole) "
+    "kt = Transpose<perm = [0, 1, 3, 2]>(kr) qm = Mul(q, half) km = Mul(kt, half) s = MatMul(qm, km) "
+    f"p = Softmax<axis = -1>(s) c = MatMul(p, vr) {_MERGE}"
+)
+_APART_INPUTS = "float[B,4,S,2] q, float[B,2,3,2] past, float[B,2,2,2] k, float[B,2,5,2] v"
+_APART_SHAPES = (
+    "int64[3] merged = {0, 0, 8}, float half = {0.5}, int64[1] two = {2}, int64[5] often = {1, 1, 2, 1, 1}, "
+    "int64[4] whole = {0, 4, -1, 2}, float[B,2,5,2] kn, float[B,4,5,2] kr, float[B,4,5,2] vr, "
+    "float[B,4,2,5] kt, float[B,4,S,5] s, float[B,4,S,2] c, float[B,S,4,2] ct"
+)
+
+
+def _apart(old: str = "", new: str = "") -> str:
+    """Heads that lie apart, with a past, and of keys and values repeated; with `new` for `old`."""
+    return _model(_APART, _APART_INPUTS, constants=_APART_SHAPES).replace(old, new)
+
 
 def attention_examples() -> Examples:
     """For `FuseAttention`."""
@@ -76,6 +94,7 @@ def attention_examples() -> Examples:
                     "m = Where(b, zero, low) ", "bool[B,1,S,T] b", f"p = Softmax<axis = -1>(a) {_GUARD}"
                 ).replace("<int64", "<float low = {-inf}, int64")
             ),
+            Example(_apart()),
         ),
         holds=(
             Example(
@@ -90,6 +109,8 @@ def attention_examples() -> Examples:
                 ),
                 "the queries are not split",
             ),
+            Example(_apart("[B,4,S,2] q", "[A,4,S,2] q"), "as many samples"),
+            Example(_apart("[B,4,S,2] q", "[B,H,S,2] q"), "nor of known heads"),
         ),
     )
 

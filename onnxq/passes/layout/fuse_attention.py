@@ -6,6 +6,10 @@ with the values reading the softmax. The operator (opset 23) reads the heads whe
 transposed, the mask is what the product is added to, and a head's scores stay in cache until they are used.
 ONNX Runtime has it on CPUs from 1.23 on.
 
+Where more than moves is between the channels and the product, as rotary positions and caches are, the
+operator is given four axes (batch, head, position, channels), and takes heads of keys and values that are
+repeated for several of queries as they were before.
+
 The operator wants masks of the scores' last two axes, so others are expanded, once for all layers that share
 one. A guard that puts zeros where every key of a row is masked (NaN, for a mask of -inf) becomes a factor of
 0 or 1 for each row, taken from the mask; the mask of such a row becomes 0.
@@ -22,10 +26,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
-from onnxq.ir.split_heads import KEYS, QUERIES, SplitHeads, find_merged, find_split, only_reader
+from onnxq.ir.apart_heads import ApartHeads, find_apart
+from onnxq.ir.split_heads import KEYS, QUERIES, SplitHeads, Tracker, find_merged, find_split, only_reader
 from onnxq.ir.walk import attribute, is_op, is_scalar_close, producer, rank_of, scalar_of
 from onnxq.passes.fused_attention_evidence import attention_examples
 from onnxq.passes.layout.mask import PreparedMask, mask_obstacle, prepare_mask
+
+Operand = SplitHeads | ApartHeads
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +40,7 @@ class Core:
     """What lies between the linear layers of an attention.
 
     Attributes:
-        query, key, value: The three operands, from where they are split into heads.
+        query, key, value: The three operands, from where they are split into heads, or all apart.
         mask: What is added to the scores; None if nothing is.
         scale: The factor on the scores.
         is_guarded: Whether rows without any visible key are zeros, not NaN.
@@ -41,9 +48,9 @@ class Core:
         output: The merged heads.
     """
 
-    query: SplitHeads
-    key: SplitHeads
-    value: SplitHeads
+    query: Operand
+    key: Operand
+    value: Operand
     mask: ir.Value | None
     scale: float
     is_guarded: bool
@@ -72,19 +79,14 @@ class FuseAttention(Pass):
         if isinstance(below, str):
             return Reject(below, label)
         weighted, context_value, is_guarded = below
-        operands = (product.inputs[0], product.inputs[1], weighted.inputs[1])
-        splits = [
-            find_split(operand, order) if operand is not None else None
-            for operand, order in zip(operands, (QUERIES, KEYS, QUERIES), strict=True)
-        ]
-        if any(split is None for split in splits):
-            what = ("queries", "keys", "values")[splits.index(None)]
-            return Reject(f"the {what} are not split into heads from three axes by reshapes alone", label)
-        query, key, value = (split for split in splits if split is not None)
-        obstacle = _obstacle(node, (query, key, value), mask, is_guarded)
+        operands = _operands(product.inputs[0], product.inputs[1], weighted.inputs[1])
+        if isinstance(operands, str):
+            return Reject(operands, label)
+        query, key, value = operands
+        obstacle = _obstacle(node, operands, mask, is_guarded)
         if obstacle:
             return Reject(obstacle, label)
-        merged = find_merged(context_value, query.tracker)
+        merged = find_merged(context_value, _tracker(query, value))
         if merged is None:
             return Reject("the heads are not merged into three axes by reshapes alone", label)
         scale *= query.scale * key.scale
@@ -105,15 +107,13 @@ class FuseAttention(Pass):
                 found.mask, inputs[0], inputs[1], edit, before=found.softmax, is_guarded=found.is_guarded
             )
             inputs += [prepared.mask] if prepared.mask is not None else []
-        heads = {"q_num_heads": found.query.heads, "kv_num_heads": found.key.heads}
-        (merged,) = edit.insert(
-            "Attention",
-            inputs,
-            {**heads, "scale": float(np.float32(found.scale))},
-            before=last,
-            names=[f"{name}_attention"],
-            like=output,
-        )
+        scale = {"scale": float(np.float32(found.scale))}
+        if isinstance(found.query, SplitHeads):
+            scale |= {"q_num_heads": found.query.heads, "kv_num_heads": found.key.heads}
+        (merged,) = edit.insert("Attention", inputs, scale, before=last, names=[f"{name}_attention"])
+        if isinstance(found.query, ApartHeads):
+            merged = _merge(merged, found.query.heads * found.value.size, edit, last)
+        merged.type, merged.shape = output.type, output.shape
         if prepared.seen is not None:
             names = [f"{name}_guarded"]
             (merged,) = edit.insert("Mul", [merged, prepared.seen], before=last, names=names, like=output)
@@ -123,6 +123,43 @@ class FuseAttention(Pass):
     def examples(cls) -> Examples:
         """Spellings of exporters, with and without mask and guard; what the operator does not compute."""
         return attention_examples()
+
+
+def _operands(*operands: ir.Value | None) -> tuple[Operand, Operand, Operand] | str:
+    """Queries, keys and values, all where they are split into heads or all apart; else what is amiss."""
+    orders = (QUERIES, KEYS, QUERIES)
+    found: list[Operand | None] = [
+        find_split(operand, order) if operand is not None else None
+        for operand, order in zip(operands, orders, strict=True)
+    ]
+    if None in found:
+        found = [
+            find_apart(operand, swapped=order is KEYS) if operand is not None else None
+            for operand, order in zip(operands, orders, strict=True)
+        ]
+    query, key, value = found
+    if query is None or key is None or value is None:
+        what = ("queries", "keys", "values")[found.index(None)]
+        return f"the {what} are not split into heads from three axes by reshapes alone, nor of known heads"
+    return query, key, value
+
+
+def _tracker(query: Operand, value: Operand) -> Tracker:
+    """What is known of the axes of the heads' results."""
+    if isinstance(query, SplitHeads):
+        return query.tracker
+    tracker = Tracker({"head": query.heads, "channel": value.size})
+    tracker.learn(query.source, (*QUERIES[:-1], "channel of a query"))
+    return tracker
+
+
+def _merge(heads: ir.Value, channels: int, edit: Edit, before: ir.Node) -> ir.Value:
+    """[B, heads, S, D] as [B, S, channels]."""
+    name = str(heads.name)
+    order = {"perm": (0, 2, 1, 3)}
+    (swapped,) = edit.insert("Transpose", [heads], order, before=before, names=[f"{name}_swapped"])
+    shape = edit.constant(np.array([0, 0, channels], np.int64), f"{name}_merged_shape", near=before)
+    return edit.insert("Reshape", [swapped, shape], before=before, names=[f"{name}_merged"])[0]
 
 
 def _scores_above(softmax: ir.Node) -> tuple[ir.Node, ir.Value | None, float] | None:
@@ -193,18 +230,21 @@ def _guarded(value: ir.Value) -> ir.Value | None:
 
 
 def _obstacle(
-    softmax: ir.Node, splits: tuple[SplitHeads, SplitHeads, SplitHeads], mask: ir.Value | None, guarded: bool
+    softmax: ir.Node, splits: tuple[Operand, Operand, Operand], mask: ir.Value | None, guarded: bool
 ) -> str:
     """Why the operator would compute something else; "" if it would not."""
     if attribute(softmax, "axis", -1) not in (-1, 3):
         return "the softmax is not over the keys"
-    if len({split.heads for split in splits}) > 1 or splits[0].size != splits[1].size:
+    query, key, value = splits
+    if len({split.heads for split in splits}) > 1 or query.size != key.size:
         return "queries, keys and values differ in the number of their heads"
+    if query.groups != query.heads or key.groups != value.groups:
+        return "heads of queries are repeated, or those of keys more often than those of values"
     kinds = {split.source.dtype for split in splits}
     if not kinds <= {None, ir.DataType.FLOAT}:
         return "it does not compute in float32"
     batches = {_token(split.source) for split in splits}
-    if len(batches) > 1:
+    if len(batches) > 1 or None in batches:
         return "queries and keys are not known to have as many samples"
     if mask is not None and (obstacle := mask_obstacle(mask, is_guarded=guarded)):
         return obstacle

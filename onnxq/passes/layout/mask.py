@@ -48,7 +48,7 @@ def prepare_mask(
 
     Args:
         mask: What is added to the scores.
-        queries: Batch, position, channels.
+        queries: Batch, position, channels; or batch, head, position, channels.
         keys: The same of the keys.
         edit: The edit that inserts what is missing.
         before: The node that needs it.
@@ -95,7 +95,7 @@ def _expanded(mask: ir.Value, queries: ir.Value, keys: ir.Value, edit: Edit, bef
     """`mask` stretched over all queries and keys."""
     name = str(mask.name)
     sizes = [
-        edit.insert("Shape", [value], {"start": 1, "end": 2}, before=before, names=[f"{name}_{what}"])[0]
+        edit.insert("Shape", [value], {"start": -2, "end": -1}, before=before, names=[f"{name}_{what}"])[0]
         for value, what in ((queries, "queries"), (keys, "keys"))
     ]
     ones = edit.constant(np.ones(2, np.int64), f"{name}_ones", near=before)
@@ -121,12 +121,12 @@ def _stretched_alike(
 
 
 def _are_as_long(one: ir.Value | None, other: ir.Value) -> bool:
-    """Whether two values are known to have as many positions, along their second axis."""
+    """Whether two values are known to have as many positions, along their last axis but one."""
     if one is other:
         return True
     if one is None or one.shape is None or other.shape is None:
         return False
-    return one.shape[1] == other.shape[1] and _known(one.shape[1]) is not None
+    return one.shape[-2] == other.shape[-2] and _known(one.shape[-2]) is not None
 
 
 def _made(value: ir.Value | None, op_type: str, edit: Edit, before: ir.Node) -> ir.Value | None:
@@ -174,13 +174,9 @@ def _is_full(mask: ir.Value, queries: ir.Value, keys: ir.Value) -> bool:
     if mask.shape is None or len(mask.shape) != 4 or queries.shape is None or keys.shape is None:
         return False
     return (
-        mask.shape[2] == queries.shape[1]
-        and mask.shape[3] == keys.shape[1]
-        and None
-        not in (
-            _known(mask.shape[2]),
-            _known(mask.shape[3]),
-        )
+        mask.shape[2] == queries.shape[-2]
+        and mask.shape[3] == keys.shape[-2]
+        and None not in (_known(mask.shape[2]), _known(mask.shape[3]))
     )
 
 

@@ -21,13 +21,13 @@ import onnx_ir as ir
 
 from onnxq.contract import Context, Contract, Edit, Examples, Pass, Reject
 from onnxq.edit import label_of
+from onnxq.ir.apart_heads import scaled_by
 from onnxq.ir.axes import size_at
 from onnxq.ir.repeat import Repeated, find_repeated, find_swapped
-from onnxq.ir.walk import constant_shape, is_op, producer, rank_of, scalar_of
+from onnxq.ir.walk import is_op, rank_of
 from onnxq.passes.decoder_evidence import stack_examples
 
 _STEP_LIMIT = 4
-_AXES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class StackHeads(Pass):
         for _ in range(_STEP_LIMIT):
             if repeated is not None:
                 break
-            swapped, scaled = find_swapped(value), _scaled(value)
+            swapped, scaled = find_swapped(value), scaled_by(value)
             if swapped is not None:
                 value, is_swapped = swapped, not is_swapped
             elif scaled is not None:
@@ -74,7 +74,7 @@ class StackHeads(Pass):
         if not isinstance(repeated, Repeated):
             return repeated
         left, heads = node.inputs[0], repeated.groups * repeated.times
-        before = _scaled(left)
+        before = scaled_by(left)
         if before is not None:
             left, factor = before[0], factor * before[1]
         if left is None or rank_of(left) != 4 or size_at(left, -3) != heads:
@@ -104,19 +104,6 @@ class StackHeads(Pass):
     def examples(cls) -> Examples:
         """Keys and values of grouped-query attention, swapped and scaled; others that are not repeated."""
         return stack_examples()
-
-
-def _scaled(value: ir.Value | None) -> tuple[ir.Value, float] | None:
-    """What a Mul with one constant multiplies, and the constant."""
-    node = producer(value, "Mul")
-    if node is None:
-        return None
-    for index in (0, 1):
-        scalar, shape = scalar_of(node.inputs[index]), constant_shape(node.inputs[index])
-        other = node.inputs[1 - index]
-        if scalar is not None and other is not None and len(shape or ()) <= _AXES:
-            return other, scalar[0]
-    return None
 
 
 def _reshape(

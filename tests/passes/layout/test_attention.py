@@ -169,6 +169,108 @@ def test_a_mask_for_each_head_under_a_guard_is_left_alone() -> None:
     assert "mask of its own" in result.rejects[0].reason
 
 
+PLACES = {
+    "scores": "s1 = Mul(s0, c)",
+    "queries": "q1 = Mul(q0, c)",
+    "both": "q1 = Mul(q0, c) k1 = Mul(kt, c)",
+}
+
+
+def grouped(groups: int, times: int, size: int, factor: str, *, is_guarded: bool, often: int = 0) -> ir.Model:
+    """An attention whose heads lie apart: of keys and values, behind a past, each is repeated.
+
+    Args:
+        groups, times, size: Heads of keys, how often each is repeated, channels of one.
+        factor: Where the factor on the scores stands, one of `PLACES`.
+        is_guarded: Whether rows without any key become zeros.
+        often: How often heads of values are repeated, if not as those of keys.
+    """
+    heads, kinds = groups * times, {"key": times, "value": often or times}
+    widths = {name: groups * (often or times) if name == "value" else heads for name in kinds}
+    repeated = " ".join(
+        f"{name}_p = Concat<axis = 2>(past_{name}, {name}) {name}_u = Unsqueeze({name}_p, two) "
+        f"{name}_e = Expand({name}_u, {name}_often) {name}_r = Reshape({name}_e, {name}_whole)"
+        for name in kinds
+    )
+    written = PLACES[factor]
+    query, key = ("q1" if "q1" in written else "q0"), ("k1" if "k1" in written else "kt")
+    product = f"s0 = MatMul({query}, {key})" + (f" {written}" if factor == "scores" else "")
+    before = "" if factor == "scores" else written
+    scores = "s1" if factor == "scores" else "s0"
+    guard = "n = IsNaN(c0) c1 = Where(n, zero, c0)" if is_guarded else "c1 = Identity(c0)"
+    body = (
+        f"q0 = Tanh(q) {repeated} kt = Transpose<perm = [0, 1, 3, 2]>(key_r) {before} {product} "
+        f"a = Add({scores}, m) p = Softmax<axis = -1>(a) c0 = MatMul(p, value_r) {guard} "
+        "ct = Transpose<perm = [0, 2, 1, 3]>(c1) y = Reshape(ct, merged)"
+    )
+    numbers = ", ".join(
+        f"int64[5] {name}_often = {{1, 1, {count}, 1, 1}}, "
+        f"int64[4] {name}_whole = {{0, {widths[name]}, -1, {size}}}, "
+        f"float[B,{groups},T,{size}] {name}_p, float[B,{widths[name]},T,{size}] {name}_r"
+        for name, count in kinds.items()
+    )
+    stated = ", ".join(
+        [f"float[B,{heads},S,{size}] {name}" for name in ("q0", "q1", "c0", "c1")]
+        + [f"float[B,{heads},S,T] {name}" for name in ("s0", "s1", "a", "p")]
+        + [f"float[B,{heads},{size},T] {name}" for name in ("kt", "k1")]
+        + [f"float[B,S,{heads},{size}] ct"]
+    )
+    inputs = f"float[B,{heads},S,{size}] q, float[M,1,S,T] m" + "".join(
+        f", float[B,{groups},P,{size}] past_{name}, float[B,{groups},N,{size}] {name}" for name in kinds
+    )
+    constants = (
+        f"{numbers}, {stated}, int64[1] two = {{2}}, int64[3] merged = {{0, 0, {heads * size}}}, "
+        "float zero = {0.0}, float c = {0.4}"
+    )
+    results = f"float[B,S,{heads * size}] y, float[B,{groups},T,{size}] key_p"
+    return model_of(f"g ({inputs}) => ({results}) <{constants}> {{ {body} }}")
+
+
+@settings(max_examples=16, deadline=None)
+@given(
+    sizes=st.tuples(*[st.integers(1, 4)] * 4),
+    past=st.integers(0, 5),
+    factor=st.sampled_from(list(PLACES)),
+    is_guarded=st.booleans(),
+    is_shared=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_heads_apart_repeated_and_behind_a_past(
+    sizes: tuple[int, int, int, int],
+    past: int,
+    factor: str,
+    is_guarded: bool,
+    is_shared: bool,
+    seed: int,
+) -> None:
+    batch, new, groups, times = sizes
+    model = grouped(groups, times + 1, 8, factor, is_guarded=is_guarded)
+    random = np.random.default_rng(seed)
+    made = {
+        name: random.normal(size=(batch, groups, length, 8)).astype(np.float32)
+        for name, length in (("past_key", past), ("key", new), ("past_value", past), ("value", new))
+    }
+    made["q"] = 3 * random.normal(size=(batch, groups * (times + 1), new, 8)).astype(np.float32)
+    hidden = random.random((1 if is_shared else batch, 1, new, past + new)) < 0.5
+    hidden[..., 0] &= is_guarded  # without a guard, a row that sees nothing is NaN
+    made["m"] = np.where(hidden, np.float32(-np.inf), np.float32(0))
+    after = fused(model)
+    assert not {"Expand", "Unsqueeze"} & {
+        node.op_type for node in after.graph if not str(node.outputs[0].name).startswith("m_")
+    }
+    old, new_outputs = outputs_of(model, made), outputs_of(after, made)
+    np.testing.assert_array_equal(new_outputs["key_p"], old["key_p"])
+    np.testing.assert_allclose(new_outputs["y"], old["y"], rtol=2e-5, atol=2e-5)
+
+
+def test_heads_of_keys_and_values_must_be_as_many() -> None:
+    model = grouped(2, 2, 4, "scores", is_guarded=False, often=3)
+    model.opset_imports[""] = 23
+    result = apply_pass(model, FuseAttention())
+    assert not result.modified
+    assert "differ in the number of their heads" in result.rejects[0].reason
+
+
 def projected(model: ir.Model, width: int) -> ir.Model:
     """A model with a linear layer named "out" behind its only output."""
     (merged,) = model.graph.outputs

@@ -65,9 +65,13 @@ def test_onnxruntime_fuses_norms_swaps_and_factors(spelling):
     after = run(load(spelling), [*cleaning(), *respelling("kernels")], verify="never").model
     kinds = [node.op_type for node in nodes(optimized_graph(after))]
     assert kinds.count("SimplifiedLayerNormalization") == 2 * LAYERS + 1
-    assert kinds.count("FusedMatMul") == LAYERS
+    # TorchScript's shapes do not tell how many heads the queries have: no operator, and keys stay repeated.
+    cores = {
+        "cached_dynamo": ("Attention", "FusedMatMul"),
+        "cached_torchscript": ("FusedMatMul", "Attention"),
+    }
+    assert [kinds.count(kind) for kind in cores[spelling]] == [LAYERS, 0]
     given = [node.op_type for node in nodes(load(spelling))]
-    # TorchScript's shapes do not tell how many heads the queries have, so there the keys stay repeated.
     repeats = {"cached_dynamo": 2 * LAYERS, "cached_torchscript": LAYERS}[spelling]
     assert kinds.count("Expand") == given.count("Expand") - repeats
     assert "SkipSimplifiedLayerNormalization" not in kinds
