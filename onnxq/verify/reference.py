@@ -18,6 +18,8 @@ from onnxq.verify.hosts import Host, Running
 from onnxq.verify.shaken import shaken
 
 Outputs = Mapping[str, Any]
+SHAKES = 3
+"""Copies with other constants: how far one of them happens to move an output varies by a factor of ten."""
 
 
 class Reference:
@@ -39,7 +41,7 @@ class Reference:
         self._refused = False
         self._nudged: dict[int, tuple[Feed, Outputs]] = {}
         self._optimised: dict[int, tuple[Feed, Outputs]] = {}
-        self._shaken: dict[int, tuple[Feed, Outputs | None]] = {}
+        self._shaken: dict[int, tuple[Feed, list[Outputs]]] = {}
 
     @property
     def plain(self) -> Running:
@@ -74,24 +76,26 @@ class Reference:
         self._optimised[id(feed)] = (feed, outputs)
         return outputs
 
-    def shaken(self, feed: Feed) -> Outputs | None:
-        """Its outputs with its smaller constants moved by one rounding; None where that cannot be had."""
+    def shaken(self, feed: Feed) -> Sequence[Outputs]:
+        """Its outputs with its smaller constants moved by one rounding, several times; none if it has none."""
         if id(feed) not in self._shaken:
             self._shake([feed, *(each for each in self.feeds if each is not feed)])
         return self._shaken[id(feed)][1]
 
     def _shake(self, feeds: Sequence[Feed]) -> None:
-        """Put all feeds to the shaken copy at once, so that it is opened once and closed again."""
-        model = shaken(self.model)
-        try:
-            running = None if model is None else self._host.open(model, "disabled")
-        except BackendError:
-            running = None
+        """Put all feeds to one shaken copy after the other, so that each is opened once and closed again."""
         for feed in feeds:
-            outputs = None
+            self._shaken[id(feed)] = (feed, [])
+        for seed in range(SHAKES):
+            model = shaken(self.model, seed)
             with contextlib.suppress(BackendError):
-                outputs = None if running is None else running.run(feed.arrays)
-            self._shaken[id(feed)] = (feed, outputs)
+                self._ask(model, feeds)
+
+    def _ask(self, model: ir.Model | None, feeds: Sequence[Feed]) -> None:
+        running = None if model is None else self._host.open(model, "disabled")
+        if running is not None:
+            for feed in feeds:
+                self._shaken[id(feed)][1].append(running.run(feed.arrays))
 
     def close(self) -> None:
         """Let go of the sessions; they open again when they are needed."""

@@ -43,7 +43,7 @@ def noise_of(
         usual: The usual magnitude of inputs and outputs, by name; 1 for others. It is what is rounded.
     """
     moved = scale = 0.0
-    trials = (reference.optimised(feed), reference.nudged(feed, usual), reference.shaken(feed))
+    trials = (reference.optimised(feed), reference.nudged(feed, usual), *reference.shaken(feed))
     for candidate in trials:
         found = compare(answer, candidate or {}).outputs.get(output)
         if found is not None and not found.mismatch:
