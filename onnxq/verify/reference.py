@@ -77,7 +77,7 @@ class Reference:
         return outputs
 
     def shaken(self, feed: Feed) -> Sequence[Outputs]:
-        """Its outputs with its smaller constants moved by one rounding, several times; none if it has none."""
+        """Its outputs with its smaller constants moved by one rounding, a few times; none if it has none."""
         if id(feed) not in self._shaken:
             self._shake([feed, *(each for each in self.feeds if each is not feed)])
         return self._shaken[id(feed)][1]

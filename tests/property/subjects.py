@@ -19,6 +19,7 @@ from onnxq.verify.hosts import InProcess, Running
 from tests.families.build import build, feeds_for
 from tests.families.spec import Spec
 from tests.ir import cached
+from tests.property.doubled import Unknown, computed_in_float64, doubled
 
 Arrays = Mapping[str, np.ndarray]
 EXACT: Sequence[AnyPass] = [kind() for kind in registry().values() if kind.contract is not Contract.LOSSY]
@@ -41,6 +42,8 @@ EAGER: Sequence[AnyPass] = [
     )
 ]
 """Options with which passes find more to do than they do by themselves."""
+ROUNDED = 4
+"""How many times constants are rounded to see what that is worth."""
 EAGER_AT_ONCE = 3
 """How many of these are tried on one model."""
 
@@ -108,9 +111,12 @@ class Subject:
 
     @cached_property
     def noise(self) -> list[Mapping[str, float]]:
-        """How far each output is off by itself: from that of the same model in float32."""
+        """How far each output is off by itself: from that of the same model in the next wider type."""
         if self.spec.dtype == "float32":
-            return [dict.fromkeys(outputs, 0.0) for outputs in self.outputs]
+            return [
+                self._noise_of(feed.arrays, outputs)
+                for feed, outputs in zip(self.feeds, self.outputs, strict=True)
+            ]
         twin = Subject(self.spec.twin)
         running = self.host.open(twin.model, "disabled")
         off: list[Mapping[str, float]] = []
@@ -118,6 +124,25 @@ class Subject:
             exact = running.run({name: _wide(array) for name, array in feed.arrays.items()})
             off.append({name: float(np.abs(array - outputs[name]).max()) for name, array in exact.items()})
         return off
+
+    def _noise_of(self, feed: Arrays, outputs: Arrays) -> Mapping[str, float]:
+        """The rounding of its arithmetic, and that of its constants once more, as every exact pass does it.
+
+        Zero where float64 cannot be had: the bound is then the fixed one.
+        """
+        try:
+            exact = computed_in_float64(doubled(self.model), feed)
+        except Unknown:
+            return dict.fromkeys(outputs, 0.0)
+        off = [
+            computed_in_float64(doubled(self.model, np.random.default_rng(seed)), feed)
+            for seed in range(ROUNDED)
+        ]
+        return {
+            name: float(np.abs(outputs[name] - array).max())
+            + max(float(np.abs(other[name] - array).max()) for other in off)
+            for name, array in exact.items()
+        }
 
     def computed(self, model: ir.Model) -> list[Arrays]:
         """What `model` computes from each feed when the runtime may not optimise."""

@@ -40,7 +40,7 @@ def test_sizes_stay_so_that_a_model_that_enlarges_pictures_still_runs():
 
 
 def test_errors_of_a_column_do_not_cancel():
-    """Signs by turns are alike for all weights of a column, and nothing is seen of them behind a difference."""
+    """Signs by turns are alike for all weights of a column: behind a difference nothing is seen of them."""
     differences = np.where(np.arange(32) % 2, np.float32(-1), np.float32(1))[None]
     off = moved_by(np.ones((32, 32), np.float32), differences, 0) / UNIT
     assert 1 <= np.median(off) < 16
