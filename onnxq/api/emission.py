@@ -23,6 +23,7 @@ from onnxq.passes.migrate.search import Search
 from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.quantize import linears
 from onnxq.passes.quantize.blocks import QuantizeBlocks
+from onnxq.passes.quantize.bound_mask import BoundMask
 from onnxq.passes.quantize.convolutions import QuantizeConvs
 from onnxq.passes.quantize.embeddings import QuantizeEmbeddings
 from onnxq.passes.quantize.fitting import Rounding
@@ -149,7 +150,8 @@ class Emission:
         finish = finishing(self._audience)
         linears = () if self.target.format == "weight-only" else self.fitted(plan, ranges, fitting)
         products = self._products(ranges)
-        return (*linears, *self._convolutions(ranges), *products, *own, embeddings, *finish)
+        masks = (BoundMask(),) if self.form == "kernel" else ()
+        return (*masks, *linears, *self._convolutions(ranges), *products, *own, embeddings, *finish)
 
     def converting(self) -> tuple[AnyPass, ...]:
         """What turns the quantized model into the float type of the target."""

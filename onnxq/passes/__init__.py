@@ -45,6 +45,7 @@ _MODULES = {
     "quantize-convs": "onnxq.passes.quantize.convolutions:QuantizeConvs",
     "raise-for-attention": "onnxq.passes.layout.raise_for_attention:RaiseForAttention",
     "fuse-attention": "onnxq.passes.layout.fuse_attention:FuseAttention",
+    "bound-mask": "onnxq.passes.quantize.bound_mask:BoundMask",
     "fuse-gelu": "onnxq.passes.layout.fuse_gelu:FuseGelu",
     "stack-heads": "onnxq.passes.layout.stack_heads:StackHeads",
     "fuse-rotary": "onnxq.passes.layout.fuse_rotary:FuseRotary",

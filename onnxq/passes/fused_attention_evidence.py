@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnxq.contract import Example, Examples
 
 _SPLIT = (
@@ -125,5 +127,32 @@ def opset_examples() -> Examples:
             Example(
                 _model(f"{_PLAIN}{_SOFT}y = Tanh(c)", outputs="float[B,2,S,4] y", opset=17), "no attention"
             ),
+        ),
+    )
+
+
+def mask_examples() -> Examples:
+    """For `BoundMask`."""
+
+    def core(mask: str, given: str, low: str = "-inf") -> Example:
+        body = f"{mask}y = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v, m)"
+        return Example(
+            _model(body, f"{_INPUTS}, {given}", constants=f"float low = {{{low}}}, float zero = {{0.0}}")
+        )
+
+    def held(mask: str, given: str, reason: str, low: str = "-inf") -> Example:
+        return replace(core(mask, given, low), reason=reason)
+
+    seen = "bool[B,1,S,T] b"
+    return Examples(
+        fires=(
+            core("m = Where(b, zero, low) ", seen),
+            core("w = Where(b, zero, low) n = Identity(w) m = Add(n, x) ", f"{seen}, float[B,1,1,T] x"),
+            core("f = Cast<to = 1>(b) m = Mul(f, low) ", seen, "-10000.0"),
+        ),
+        holds=(
+            held("", "float[B,1,S,T] m", "nothing tells"),
+            held("m = Where(b, zero, low) ", seen, "nothing tells", "-3.0"),
+            held("m = And(b, b) ", seen, "not float32"),
         ),
     )
