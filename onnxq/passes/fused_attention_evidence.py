@@ -153,6 +153,7 @@ def mask_examples() -> Examples:
         holds=(
             held("", "float[B,1,S,T] m", "nothing tells"),
             held("m = Where(b, zero, low) ", seen, "nothing tells", "-3.0"),
-            held("m = And(b, b) ", seen, "not float32"),
+            held("n = And(b, b) m = Identity(n) ", seen, "nothing tells"),
+            held("", "bool[B,1,S,T] m", "not float32"),
         ),
     )
