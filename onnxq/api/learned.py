@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -14,8 +14,12 @@ from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Rejec
 from onnxq.edit import label_of
 from onnxq.errors import UnsupportedModel
 from onnxq.ir.linear import Linear, find_linear, rewrite_linear
+from onnxq.ir.walk import nodes
 from onnxq.pipeline import run
 from onnxq.planning.adjustable import AdjustableModel, Interval
+
+if TYPE_CHECKING:  # which wants torch
+    from onnxq.learn.reconstruct import Codes
 
 WORK = 1e13
 """Operations that a refinement may take: three minutes of two cores with 512-bit vectors. Counted and not
@@ -103,7 +107,7 @@ class Learning:
         settings = learn.ReconstructSettings(steps=steps, weight_bits=self.weight_bits, batch=BATCH)
         found = self._ask(candidate, learn.learn_rounding, settings)
         _require_blocks(found)
-        weights = {name: each.codes * each.scale.astype(np.float64) for name, each in found.codes.items()}
+        weights = weights_on_grid(candidate.model, found.codes, self.weight_bits)
         return replace(
             _with_weights(candidate, weights),
             ranges=replace(candidate.ranges, given=_given(found.ranges)),
@@ -129,6 +133,32 @@ class Learning:
         ranges = AdjustableModel(self.trial.quantized(candidate), threads=self.trial.stage.threads).ranges
         data = (list(parts.calibration), list(parts.heldout))
         return learner(candidate.model, ranges, *data, settings)
+
+
+def weights_on_grid(model: ir.Model, codes: Mapping[str, Codes], bits: int) -> dict[str, np.ndarray]:
+    """What learned codes stand for, so that rounding it to nearest with min-max scales gives the codes back.
+
+    The largest element of a column sets its scale, so it keeps the largest code even where learning gave it
+    the one below.
+
+    Args:
+        model: With the original weights.
+        codes: Learned, by label of the linear.
+        bits: Of the codes.
+
+    Returns:
+        Weights [K, N], by label.
+    """
+    top = 2 ** (bits - 1) - 1
+    found: dict[str, np.ndarray] = {}
+    for node in nodes(model):
+        linear, learned = find_linear(node), codes.get(label_of(node))
+        if isinstance(linear, Linear) and learned is not None:
+            kept = learned.codes.astype(np.float64)
+            largest = np.abs(linear.weight).argmax(axis=0), np.arange(linear.columns)
+            kept[largest] = np.sign(linear.weight[largest]) * top
+            found[label_of(node)] = kept * learned.scale.astype(np.float64)
+    return found
 
 
 def _require_blocks(found: Any) -> None:

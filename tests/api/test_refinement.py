@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from onnxq.api import optimize
 from onnxq.api.emission import Emission, Fitting
-from onnxq.api.learned import WORK, Learning, WriteWeights
+from onnxq.api.learned import WORK, Learning, WriteWeights, weights_on_grid
 from onnxq.api.ranges import UNTRIED
 from onnxq.api.refinement import Candidate, Refinement, refine
 from onnxq.errors import UnsupportedModel
@@ -78,25 +78,34 @@ def test_what_cannot_be_tried_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refined({0: (20.0, 20.0)}, rank(1)) == (0, [(False, "not tried: the time was up")])
 
 
+class Codes(NamedTuple):
+    """As `onnxq.learn`, which wants torch, gives them."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+
+
 def test_learned_codes_are_the_codes_that_are_written() -> None:
     """They go into the graph as weights on the grid of their column, and rounding gives them back."""
     model = models.small()
     linear = next(found for node in nodes(model) if isinstance(found := find_linear(node), Linear))
-    top = np.abs(linear.weight).max(axis=0)
-    rng = np.random.default_rng(0)
-    exact = linear.weight / (top / 127)
-    codes = np.clip(np.floor(exact) + rng.integers(0, 2, exact.shape), -127, 127)
-    codes[np.abs(linear.weight).argmax(axis=0), np.arange(len(top))] = 127
+    scale = np.abs(linear.weight).max(axis=0, keepdims=True) / 127
+    up = np.random.default_rng(0).integers(0, 2, linear.weight.shape)
+    codes = np.clip(np.floor(linear.weight / scale) + up, -127, 127)
+    largest = np.abs(linear.weight).argmax(axis=0), np.arange(linear.columns)
+    assert (codes[largest] == -126).any()  # a step up from the most negative: the scale would shrink
     label = str(linear.node.name)
-    written = apply_pass(model, WriteWeights({label: codes * (top / 127)}))
+    weights = weights_on_grid(model, {label: Codes(codes.astype(np.int8), scale)}, 8)
+    written = apply_pass(model, WriteWeights(weights))
     assert written.modified
-    assert not apply_pass(written.model, WriteWeights({label: codes * (top / 127)})).modified
+    assert not apply_pass(written.model, WriteWeights(weights)).modified
     emission = Emission(find("qdq"), OptimizeSettings())
     first, second = emission.fitted(Plan(()), UNTRIED, Fitting(on_grid=(label,), rounding="drop"))
     assert (first.only, first.rounding) == ((label,), "nearest")
     assert (label in second.skip, second.rounding) == (True, "drop")
     found = next(found for node in nodes(written.model) if isinstance(found := find_linear(node), Linear))
     scale = np.abs(found.weight).max(axis=0) / 127
+    codes[largest] = np.sign(linear.weight[largest]) * 127
     np.testing.assert_array_equal(np.rint(found.weight / scale), codes)
 
 
