@@ -36,6 +36,12 @@ EXACT: list[AnyPass] = [
 ]
 SAME_OPSET: list[AnyPass] = [each for each in EXACT if not isinstance(each, RaiseOpset)]
 NEWEST: list[AnyPass] = [RaiseOpset(to=23) if isinstance(each, RaiseOpset) else each for each in EXACT]
+SEARCHED: list[AnyPass] = [
+    registry()[name](search=search)
+    for name in ("shift-scale", "insert-scale")
+    for search in ("output", "token")
+]
+"""Other ways to find the same factors."""
 PROVEN_ELSEWHERE = {
     "compute-picked": "tests/passes/quantize/test_products.py",
     "raise-for-attention": "tests/passes/layout/test_attention.py",
@@ -84,7 +90,7 @@ def check_pipeline(model: ir.Model, newest: bool) -> None:
 
 def check_alone(model: ir.Model) -> None:
     """Each pass on the graph as it was exported, twice: on the same statistics it must find nothing more."""
-    for each in EXACT:
+    for each in [*EXACT, *SEARCHED]:
         kept: list[Statistics] = []
 
         def gather_once(
