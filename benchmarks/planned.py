@@ -12,8 +12,13 @@ from typing import Any
 
 import onnx_ir as ir
 
+from benchmarks.rounds import THREADS
+from onnxq.api.attempts import EFFECT_SAMPLES
 from onnxq.api.emission import Emission
+from onnxq.api.evaluate import measure_effects
 from onnxq.api.ranges import UNTRIED
+from onnxq.api.stage import Stage
+from onnxq.calibration import DataSource
 from onnxq.contract import AnyPass
 from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.quantize.blocks import QuantizeBlocks
@@ -54,16 +59,24 @@ class Planned:
         bits: That it tries options at.
         split: Whether channels may be multiplied in float.
         without: A form that no linear may take; "" for none.
+        effects: Whether a layer's error counts by what it does to the output.
     """
 
     bits: Bits
     split: bool = True
     without: str = ""
+    effects: bool = True
 
     name = "planned"
 
-    def plan(self, model: ir.Model, statistics: Statistics) -> Plan:
-        """The plan for a model whose norms are migrated."""
+    def plan(self, model: ir.Model, statistics: Statistics, source: DataSource) -> Plan:
+        """The plan for a model whose norms are migrated.
+
+        Args:
+            model: The model.
+            statistics: Channel extremes and rows of every linear's input.
+            source: Calibration data, some of which tells what single layers do to the output.
+        """
         machine = read_machine()
         costs = costs_of(machine)
         bits: Any = self.bits.weights  # no processor has 6 or 4, and the planner rounds to any
@@ -72,7 +85,24 @@ class Planned:
         trial = replace(wished.trial, activation_bits=self.bits.activations)
         forms = tuple(form for form in wished.forms if self._takes(form))
         settings = replace(wished, forms=forms, split=self.split, trial=trial, margin=margin_for(self.bits))
-        return plan_layers(model, statistics, settings)
+        plan = plan_layers(model, statistics, settings)
+        if not self.effects or "int8 static" not in forms:
+            return plan
+        return plan.weighed(self._effects(model, plan, statistics, source), settings)
+
+    def _effects(
+        self, model: ir.Model, plan: Plan, statistics: Statistics, source: DataSource
+    ) -> dict[str, float]:
+        """Noise over signal at the output by activation; four times as much for each bit less than 8."""
+        apart = Stage(model, model, source, source, separate=False, threads=THREADS).trial.heldout
+        few = apart.select(apart.indices[: EFFECT_SAMPLES["balanced"]])
+        widened = 1 + UNTRIED.margin
+        seen = {layer.activation: statistics[layer.activation] for layer in plan.layers if layer.considered}
+        ranges = {
+            name: (float(each.low) * widened, float(each.high) * widened) for name, each in seen.items()
+        }
+        found = measure_effects(model, ranges, few, THREADS)
+        return {name: effect * 4.0 ** (8 - self.bits.activations) for name, effect in found.items()}
 
     def _takes(self, form: Form) -> bool:
         narrow = self.bits.activations < 8

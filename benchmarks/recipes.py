@@ -18,12 +18,14 @@ from benchmarks.planned import EIGHT_BIT_FORMS, Bits, Planned, margin_for, migra
 from onnxq.contract import AnyPass
 from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
+from onnxq.ir.mixing import only_mixes
 from onnxq.ir.walk import nodes
 from onnxq.passes.compress.assemble_channels import AssembleChannels
 from onnxq.passes.migrate.disassemble_channels import DisassembleChannels
 from onnxq.passes.migrate.fold_gamma import FoldGamma
 from onnxq.passes.migrate.insert_scale import InsertScale
 from onnxq.passes.migrate.permute_residual import PermuteResidual
+from onnxq.passes.migrate.rotate_channels import RotateChannels
 from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.migrate.split_channels import SplitChannels
 from onnxq.passes.migrate.split_groups import SplitGroups
@@ -36,6 +38,11 @@ PEG_GROUPS = 6
 """Groups of channels of equal size: what the paper takes for BERT."""
 RANK = 4
 """Rank of the corrections of weights: what QLLM takes."""
+EVENED = (
+    ShiftScale(search="token", shift=False, insert_nodes=False),
+    InsertScale(search="token", shift=False, insert_nodes=False),
+)
+"""What the planner asks for where a scale is found for each token."""
 BITS: Mapping[str, Bits] = {str(each): each for each in (Bits(8, 8), Bits(6, 6), Bits(4, 8), Bits(4, 4))}
 Step = AnyPass | Planned
 
@@ -69,9 +76,9 @@ def linears(bits: Bits, **options: object) -> QuantizeLinears:
 
 
 def linear_names(model: ir.Model) -> tuple[str, ...]:
-    """Names of all linears, as the passes know them."""
+    """Names of all linears that are rounded, as the passes know them."""
     found = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
-    return tuple(label_of(linear.node) for linear in found)
+    return tuple(label_of(linear.node) for linear in found if not only_mixes(linear))
 
 
 def migration(bits: Bits) -> tuple[AnyPass, ...]:
@@ -85,7 +92,7 @@ def migration(bits: Bits) -> tuple[AnyPass, ...]:
 
 
 INGREDIENTS = (
-    *("migration", "search", "plan", "split", "per-token", "blocks"),
+    *("migration", "search", "plan", "effects", "split", "per-token", "blocks"),
     *("feedback", "bias", "margin", "clipping", "columns"),
 )
 """What ours is made of, each of which the ablation leaves out once."""
@@ -109,8 +116,9 @@ def _ours(bits: Bits, without: str) -> Recipe:
             replace(each, search="closed") if isinstance(each, ShiftScale) else each for each in moved
         )
     form = _FORMS.get(without, "")
-    plan = (Planned(bits, split=without != "split", without=form if _offers(bits, form) else ""),)
-    steps = (*moved, *(() if without == "plan" else plan))
+    less = form if _offers(bits, form) else ""
+    plan = Planned(bits, split=without != "split", without=less, effects=without != "effects")
+    steps = (*moved, *(() if without == "plan" else (plan,)))
     feedback: Literal["nearest", "feedback"] = "nearest" if without == "feedback" else "feedback"
     if bits.are_blocks:
         four = QuantizeBlocks(bits=4, symmetric=False, method="weighted", rounding=feedback)
@@ -191,6 +199,22 @@ ROWS: Mapping[str, tuple[str, Made]] = {
         "a scale for each token, while running",
         lambda bits: Recipe(linears(bits), per_token=True),
     ),
+    "token-scale": (
+        "channels evened out for scales by token, where that is free; a scale for each token",
+        lambda bits: Recipe(linears(bits), EVENED, per_token=True),
+    ),
+    "rotate": (
+        "every 32 channels mixed, a scale for each token",
+        lambda bits: Recipe(linears(bits), (RotateChannels(),), per_token=True),
+    ),
+    "token-scale-rotate": (
+        "both: evened out, mixed, a scale for each token",
+        lambda bits: Recipe(linears(bits), (*EVENED, RotateChannels()), per_token=True),
+    ),
+    "quarot": (
+        "QuaRot: rotate, a scale for each token, GPTQ",
+        lambda bits: Recipe(linears(bits, rounding="feedback"), (RotateChannels(),), per_token=True),
+    ),
     "blocks": ("blocks of 64 for weights and activations, feedback", _blocks),
     "plain-blocks": ("the same, nearest codes", _plain_blocks),
     "columns": (
@@ -263,6 +287,9 @@ ORDER = (
     ("os-plus", "split-os-plus"),
     ("split-os-plus", "split-first"),
     ("disassemble", "qllm"),
+    ("per-token", "rotate"),
+    ("rotate", "quarot"),
+    ("quarot", "ours"),
     ("peg", "ours"),
     ("qllm", "ours"),
     ("split-os-plus", "ours"),

@@ -20,6 +20,7 @@ from benchmarks.subjects import Subject
 from onnxq.calibration import DataOptions, DataSource, collect, open_data
 from onnxq.contract import AnyPass, names_wanted
 from onnxq.files import load
+from onnxq.ir.mixing import MIXES
 from onnxq.ir.walk import nodes
 from onnxq.passes.clean import cleaning
 from onnxq.passes.layout import respelling
@@ -36,6 +37,7 @@ EXPECTED = {
     "the weight is quantized already",
     "told to stay float",
     "not among the linears named",
+    MIXES,
 }
 """Reasons that every row gives."""
 PRODUCTS = ("MatMulIntegerToFloat", "MatMulNBits")
@@ -234,7 +236,7 @@ def _plan(before: State, step: Planned) -> tuple[Plan, tuple[AnyPass, ...]]:
     """The planner's wishes: forms of linears, and exact passes."""
     inputs = _linear_inputs(before.model)
     wanted = dict.fromkeys((Statistic.CHANNEL_EXTREMES, Statistic.ROWS), inputs)
-    plan = step.plan(before.model, before.gather(before.model, wanted))
+    plan = step.plan(before.model, before.gather(before.model, wanted), before.source)
     return plan, plan.exact_passes()
 
 

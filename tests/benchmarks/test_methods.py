@@ -118,7 +118,9 @@ def test_planner_tries_at_the_bits_asked_for(model, tokens):
     first = workshop_for(model, tokens, []).prepared(())
     kinds = (Statistic.CHANNEL_EXTREMES, Statistic.ROWS)
     statistics = first.gather(first.model, dict.fromkeys(kinds, ("normed", "hidden")))
-    plans = [Planned(BITS[name]).plan(first.model, statistics) for name in ("W8A8", "W6A6", "W4A4")]
+    plans = [
+        Planned(BITS[name]).plan(first.model, statistics, first.source) for name in ("W8A8", "W6A6", "W4A4")
+    ]
     plain = [plan.layers[0].considered[0].sqnr_db for plan in plans]
     assert plain == sorted(plain, reverse=True)
     assert {layer.form for plan in plans for layer in plan.layers} <= {"int8 static", "int8 per-token"}
