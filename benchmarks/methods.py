@@ -48,7 +48,7 @@ YIELD = (("session.intra_op.allow_spinning", "0"),)
 """Lets threads sleep while they wait: judging need not be fast, and other work may run beside it."""
 LATENCY = (
     *("minmax", "shift-scale-output", "insert-scale", "os-plus", "split-channels", "split-os-plus"),
-    *("disassemble", "peg", "groups", "per-token", "blocks", "ours"),
+    *("disassemble", "peg", "groups", "per-token", "rotate", "rotate-static", "blocks", "ours"),
 )
 """Rows that are timed, the first being what the others are held against: rounding otherwise costs nothing."""
 

@@ -11,15 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import onnx_ir as ir
-
 from benchmarks.learned import Learned
 from benchmarks.planned import EIGHT_BIT_FORMS, Bits, Planned, margin_for, migrating
 from onnxq.contract import AnyPass
-from onnxq.edit import label_of
-from onnxq.ir.linear import Linear, find_linear
-from onnxq.ir.mixing import only_mixes
-from onnxq.ir.walk import nodes
 from onnxq.passes.compress.assemble_channels import AssembleChannels
 from onnxq.passes.migrate.disassemble_channels import DisassembleChannels
 from onnxq.passes.migrate.fold_gamma import FoldGamma
@@ -73,12 +67,6 @@ def linears(bits: Bits, **options: object) -> QuantizeLinears:
     """Rounding of all linears at these bits."""
     given = {"weight_bits": bits.weights, "activation_bits": bits.activations, **options}
     return QuantizeLinears(**given)  # type: ignore[arg-type]  # options of a dataclass, by name
-
-
-def linear_names(model: ir.Model) -> tuple[str, ...]:
-    """Names of all linears that are rounded, as the passes know them."""
-    found = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
-    return tuple(label_of(linear.node) for linear in found if not only_mixes(linear))
 
 
 def migration(bits: Bits) -> tuple[AnyPass, ...]:
@@ -206,6 +194,10 @@ ROWS: Mapping[str, tuple[str, Made]] = {
     "rotate": (
         "every 32 channels mixed, a scale for each token",
         lambda bits: Recipe(linears(bits), (RotateChannels(),), per_token=True),
+    ),
+    "rotate-static": (
+        "every 32 channels mixed, one range for all tokens",
+        lambda bits: Recipe(linears(bits), (RotateChannels(),)),
     ),
     "token-scale-rotate": (
         "both: evened out, mixed, a scale for each token",

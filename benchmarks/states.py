@@ -14,13 +14,15 @@ import onnx_ir as ir
 
 from benchmarks.learned import given_ranges
 from benchmarks.planned import Planned, planned_rounding
-from benchmarks.recipes import Recipe, Step, linear_names
+from benchmarks.recipes import Recipe, Step
 from benchmarks.rounds import THREADS
 from benchmarks.subjects import Subject
 from onnxq.calibration import DataOptions, DataSource, collect, open_data
 from onnxq.contract import AnyPass, names_wanted
+from onnxq.edit import label_of
 from onnxq.files import load
-from onnxq.ir.mixing import MIXES
+from onnxq.ir.linear import Linear, find_linear
+from onnxq.ir.mixing import MIXES, only_mixes
 from onnxq.ir.walk import nodes
 from onnxq.passes.clean import cleaning
 from onnxq.passes.layout import respelling
@@ -220,8 +222,14 @@ def _roundings(recipe: Recipe, state: State) -> tuple[Rounding, ...]:
     if state.plan is not None:
         return planned_rounding(state.plan, rounding)
     if recipe.per_token and isinstance(rounding, QuantizeLinears):
-        return (replace(rounding, per_token=linear_names(state.model)),)
+        return (replace(rounding, per_token=_linear_names(state.model)),)
     return (rounding,)
+
+
+def _linear_names(model: ir.Model) -> tuple[str, ...]:
+    """Names of all linears that are rounded, as the passes know them."""
+    found = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
+    return tuple(label_of(linear.node) for linear in found if not only_mixes(linear))
 
 
 def _wanted(roundings: Sequence[Rounding], model: ir.Model, clipping: bool) -> dict[Statistic, set[str]]:
