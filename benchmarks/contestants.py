@@ -95,7 +95,7 @@ class Contestant:
     models: tuple[str, ...] = ()
 
 
-_ENCODERS = ("minilm", "vit")
+_ENCODERS, _LANGUAGE = ("minilm", "vit"), ("smollm2", "smollm2-cache")
 _LINEARS = ["MatMul", "Gemm"]
 _U8S8 = {"activation_type": "QUInt8", "weight_type": "QInt8", "per_channel": True}
 _INPUTS_ONLY = {"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": _LINEARS}
@@ -184,10 +184,10 @@ CONTESTANTS: Mapping[str, Contestant] = {
     "onnxq-fast": Contestant(
         "onnxq optimize MODEL --calib DATA --effort fast --verify never",
         Ours(("--effort", "fast", "--verify", "never")),
-        models=("smollm2",),
+        models=_LANGUAGE,
     ),
     "onnxq-int4": Contestant(
-        "onnxq optimize MODEL --calib DATA --weights int4", Ours(("--weights", "int4")), models=("smollm2",)
+        "onnxq optimize MODEL --calib DATA --weights int4", Ours(("--weights", "int4")), models=_LANGUAGE
     ),
     "openvino-onnxq": Contestant(
         "onnxq optimize MODEL --calib DATA --target openvino; in OpenVINO, f32",
