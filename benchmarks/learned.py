@@ -15,10 +15,10 @@ import onnx_ir as ir
 from benchmarks.planned import Bits
 from onnxq.api.learned import WriteWeights, weights_on_grid
 from onnxq.calibration import DataSource, split
+from onnxq.passes.quantize.ranges import Interval
 from onnxq.pipeline import apply_pass
 
 Kind = Literal["steps", "rounding", "low-rank"]
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)

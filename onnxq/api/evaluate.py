@@ -15,7 +15,8 @@ from onnxq.calibration.inputs import Feeds
 from onnxq.calibration.tokens import masks_of
 from onnxq.errors import UsageProblem
 from onnxq.lookup import find_function
-from onnxq.planning.switches import Interval, SwitchedModel
+from onnxq.passes.quantize.ranges import Interval
+from onnxq.planning.switches import SwitchedModel
 from onnxq.runtime import Latency, SessionSettings, measure_latency, open_session
 from onnxq.verify import Comparison, compare
 

@@ -15,8 +15,9 @@ from onnxq.edit import label_of
 from onnxq.errors import UnsupportedModel
 from onnxq.ir.linear import Linear, find_linear, rewrite_linear
 from onnxq.ir.walk import nodes
+from onnxq.passes.quantize.ranges import Interval
 from onnxq.pipeline import run
-from onnxq.planning.adjustable import AdjustableModel, Interval
+from onnxq.planning.adjustable import AdjustableModel
 
 if TYPE_CHECKING:  # which wants torch
     from onnxq.learn.reconstruct import Codes

@@ -16,7 +16,8 @@ from onnxq.ir.linear import Linear, linear_giving
 from onnxq.ir.norm import Norm, find_norm, norm_giving
 from onnxq.ir.walk import is_op, nodes, producer, root_of
 
-_SUMS = ("Add", "Sum")
+SUMS = ("Add", "Sum")
+"""Operators that join a branch with its skip connection."""
 _SEARCH_LIMIT = 2000
 """Nodes looked at on the way up from a branch to where it branched off; real branches have up to 200."""
 _STEP_LIMIT = 16
@@ -127,14 +128,14 @@ def _origin(skip: ir.Value) -> tuple[ir.Value, Norm | None]:
 
 def _skips_reading(value: ir.Value, channels: int) -> Iterator[Residual]:
     for use in uses_through(value, channels):
-        if use.node is not None and is_op(use.node, *_SUMS):
+        if use.node is not None and is_op(use.node, *SUMS):
             found = find_residual(use.node)
             if found is not None and found.skip_index == use.index:
                 yield found
 
 
 def _residual(node: ir.Node, parallel: int) -> Residual | None:
-    if not is_op(node, *_SUMS) or len(node.inputs) != 2:
+    if not is_op(node, *SUMS) or len(node.inputs) != 2:
         return None
     if any(root_of(value) is not None for value in node.inputs):
         return None
@@ -157,7 +158,7 @@ def _residual(node: ir.Node, parallel: int) -> Residual | None:
 def _second_of_two(candidates: list[Residual], parallel: int) -> Residual | None:
     """``(x + f(x)) + g(x)``: neither input of the second sum is computed from the other."""
     for found in candidates:
-        first = producer(source_of(found.skip), *_SUMS)
+        first = producer(source_of(found.skip), *SUMS)
         inner = _residual(first, parallel - 1) if first is not None and parallel else None
         if inner is not None and _depends(found.branch, source_of(inner.skip)):
             return found
@@ -182,7 +183,7 @@ def _ends(branch: ir.Value, parallel: int) -> tuple[Linear, ...]:
             value = norm.input
         elif is_op(node, "Mul", "Div"):
             value = _varying_input(node)
-        elif is_op(node, *_SUMS) and parallel:
+        elif is_op(node, *SUMS) and parallel:
             parts = [_ends(part, parallel - 1) if part is not None else () for part in node.inputs]
             return (*parts[0], *parts[1]) if all(parts) else ()
         else:

@@ -16,7 +16,7 @@ from onnxq.ir.feedforward import find_feedforward
 from onnxq.ir.flow import source_of
 from onnxq.ir.linear import Linear, linear_giving
 from onnxq.ir.norm import Norm, find_norm
-from onnxq.ir.residual import Residual, ResidualStream, find_streams
+from onnxq.ir.residual import SUMS, Residual, ResidualStream, find_streams
 from onnxq.ir.walk import is_op, root_of
 
 
@@ -79,9 +79,7 @@ def _rescaled(model: ir.Model, linears: Mapping[str, Linear]) -> list[tuple[ir.V
     """
     joined: list[tuple[Linear, ir.Value]] = []
     for node in model.graph:
-        if is_op(node, "Add", "Sum") and all(
-            value is not None and root_of(value) is None for value in node.inputs
-        ):
+        if is_op(node, *SUMS) and all(value is not None and root_of(value) is None for value in node.inputs):
             given = [linear_giving(value) for value in node.inputs if value is not None]
             made = [linear for linear in given if linear is not None]
             joined += [(made[0], node.outputs[0])] if len(made) == 1 else []

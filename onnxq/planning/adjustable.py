@@ -16,11 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.ir.walk import constant_of, is_op, producer
-from onnxq.passes.quantize.ranges import QuantParams, params_for
+from onnxq.passes.quantize.ranges import Interval, QuantParams, params_for
 from onnxq.runtime import Feeds, SessionSettings, open_session
-
-Interval = tuple[float, float]
-"""The least and the greatest number that a range covers."""
 
 _READS_CODES = {"MatMulIntegerToFloat": (2, 4), "DequantizeLinear": (1, 2)}
 """Operators that read codes, and their inputs for the scale and the zero point."""

@@ -26,7 +26,8 @@ from onnxq.ir.channels import live_channels
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.known import bounds_of
-from onnxq.planning.adjustable import AdjustableModel, Interval
+from onnxq.passes.quantize.ranges import Interval
+from onnxq.planning.adjustable import AdjustableModel
 from onnxq.runtime import Feeds, SessionSettings, open_session
 from onnxq.statistics import Statistic, Statistics, TensorStatistics, TokenExtremes
 

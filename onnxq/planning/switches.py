@@ -15,11 +15,8 @@ import onnx_ir as ir
 
 from onnxq.edit import label_of
 from onnxq.ir.linear import Linear, find_linear
-from onnxq.passes.quantize.ranges import QuantParams, params_for
+from onnxq.passes.quantize.ranges import Interval, QuantParams, params_for
 from onnxq.runtime import Feeds, SessionSettings, open_session
-
-Interval = tuple[float, float]
-"""The least and the greatest number that a range covers."""
 
 
 class SwitchedModel:

@@ -198,6 +198,22 @@ def _least_keys(low: Floats, high: Floats, keys: Keys, count: int) -> TokenExtre
     return TokenExtremes(low[order], high[order], keys[order], count)
 
 
+def least_keys(keys: Keys, cap: int, *contents: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+    """Places of the `cap` least keys, in ascending order.
+
+    Args:
+        keys: [T].
+        cap: How many are kept.
+        contents: What belongs to each key, [T, ...].
+    """
+    order = np.argsort(keys, kind="stable")
+    ascending = keys[order]
+    if (ascending[1:] == ascending[:-1]).any():
+        # Equal keys come from equal samples; ordering them by content leaves no choice to chance.
+        order = np.array(sorted(order, key=lambda at: (keys[at], *(each[at].tobytes() for each in contents))))
+    return order[:cap]
+
+
 def token_keys(tokens: int, sample: int) -> Keys:
     """Well mixed 64-bit keys of the tokens of a sample (the finaliser of SplitMix64)."""
     keys = np.arange(1, tokens + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)

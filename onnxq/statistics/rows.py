@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.statistics.equality import EqualByFields
-from onnxq.statistics.extremes import Keys, token_keys
+from onnxq.statistics.extremes import Keys, least_keys, token_keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +62,5 @@ class Rows(EqualByFields):
         """
         keys = np.concatenate([part.keys for part in parts])
         values = np.concatenate([part.values for part in parts])
-        order = np.argsort(keys, kind="stable")
-        ascending = keys[order]
-        if (ascending[1:] == ascending[:-1]).any():
-            # Equal keys come from equal samples; ordering them by content leaves no choice to chance.
-            order = np.array(sorted(order, key=lambda row: (keys[row], values[row].tobytes())))
-        order = order[: cls.CAP]
+        order = least_keys(keys, cls.CAP, values)
         return cls(values[order], keys[order])

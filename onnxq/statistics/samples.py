@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.statistics.equality import EqualByFields
-from onnxq.statistics.extremes import Keys, token_keys
+from onnxq.statistics.extremes import Keys, least_keys, token_keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +59,5 @@ class SampleExtremes(EqualByFields):
         """
         low, high = (np.concatenate(pair) for pair in ((self.low, other.low), (self.high, other.high)))
         keys = np.concatenate((self.keys, other.keys))
-        order = np.argsort(keys, kind="stable")
-        ascending = keys[order]
-        if (ascending[1:] == ascending[:-1]).any():
-            # Equal keys come from equal samples; ordering them by content leaves no choice to chance.
-            order = np.array(sorted(order, key=lambda at: (keys[at], low[at].tobytes(), high[at].tobytes())))
-        order = order[: self.CAP]
+        order = least_keys(keys, self.CAP, low, high)
         return SampleExtremes(low[order], high[order], keys[order])

@@ -19,6 +19,8 @@ from onnxq.passes.quantize.return_levels import return_level
 from onnxq.statistics import Histogram, SampleExtremes, TensorStatistics
 
 RangeMethod = Literal["minmax", "average", "percentile", "mse", "token", "level"]
+Interval = tuple[float, float]
+"""The least and the greatest number that a range covers."""
 Mask = npt.NDArray[np.bool_]
 _T = TypeVar("_T")
 
