@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxq.edit import label_of
 from onnxq.ir.embedding import Embedding, find_embedding
 from onnxq.ir.flow import uses_through
 from onnxq.ir.linear import Linear
@@ -19,20 +20,28 @@ from onnxq.planning.trial import Group
 from onnxq.statistics import Statistics
 
 
-def groups_of(linears: Sequence[Linear], statistics: Statistics) -> list[Group]:
-    """Linears that read the same activation, together."""
-    by_activation: dict[ir.Value, list[Linear]] = {}
+def groups_of(linears: Sequence[Linear], statistics: Statistics, *, apart: bool = False) -> list[Group]:
+    """Linears that are decided together.
+
+    Args:
+        linears: All that there is a choice for.
+        statistics: Channel extremes and rows of their inputs.
+        apart: Each by itself, its input being left as it is; else those that read the same activation.
+    """
+    readers: dict[str, list[Linear]] = {}
     for linear in linears:
-        by_activation.setdefault(linear.activation, []).append(linear)
+        name = label_of(linear.node) if apart else str(linear.activation.name)
+        readers.setdefault(name, []).append(linear)
     return [
         Group(
-            value,
-            tuple(readers),
+            value := together[0].activation,
+            tuple(together),
             statistics[str(value.name)],
             norm_giving(value) is not None,
-            _place_of(value, readers),
+            None if apart else _place_of(value, together),
+            name,
         )
-        for value, readers in by_activation.items()
+        for name, together in readers.items()
     ]
 
 

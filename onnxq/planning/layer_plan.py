@@ -39,6 +39,7 @@ class LayerPlan:
             (and infinite for float).
         outliers: Channels that are multiplied in float.
         considered: Everything that was tried, the cheapest first.
+        group: Name of the group it was decided with; "" if nothing was to be decided.
     """
 
     name: str
@@ -50,6 +51,7 @@ class LayerPlan:
     sqnr_db: float | None = None
     outliers: tuple[int, ...] = ()
     considered: tuple[Considered, ...] = ()
+    group: str = ""
 
     @property
     def form(self) -> Form:

@@ -1,9 +1,10 @@
 """Which form each linear takes: decided by the error that the form makes on real activations, and its time.
 
-All linears that read one activation are decided together, since they share what is done to it. Every form
-that the target has is tried on real rows (`trial`), weighed against the time it takes (`options`), and the
-whole model's plan is the point of the front of error against time (`front`) where a further part of the time
-stops buying a larger part of the error, or where the fidelity that was asked for is reached.
+All linears that read one activation are decided together, since they share what is done to it; where bytes
+count, nothing is, and each is decided by itself. Every form that the target has is tried on real rows
+(`trial`), weighed against what it costs (`options`), and the whole model's plan is the point of the front of
+error against cost (`front`) where a further part of the cost stops buying a larger part of the error, or
+where the fidelity that was asked for is reached.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ class Plan:
         point = self.front[place]
         layers = tuple(
             layer
-            if layer.activation not in self.candidates
-            or point.chosen[layer.activation] == self.front[self.place].chosen[layer.activation]
-            else replace(self.candidates[layer.activation].layer(layer, point), reason=reason)
+            if layer.group not in self.candidates
+            or point.chosen[layer.group] == self.front[self.place].chosen[layer.group]
+            else replace(self.candidates[layer.group].layer(layer, point), reason=reason)
             for layer in self.layers
         )
         return replace(self, layers=layers, place=place)
@@ -74,8 +75,8 @@ class Plan:
         Errors then add up to the noise over signal of the output, as far as effects add up.
 
         Args:
-            effects: By activation, noise over signal of the model's output with the linears that read it
-                alone in their cheapest form. What is missing counts as the others do on average.
+            effects: By group, noise over signal of the model's output with its linears alone in their
+                cheapest form. What is missing counts as the others do on average.
             settings: Those of this plan.
         """
         cheapest = {
@@ -92,9 +93,7 @@ class Plan:
         candidates = {name: each.weighed(known.get(name, mean)) for name, each in self.candidates.items()}
         front, place = _settled(candidates, settings, ENOUGH)
         layers = tuple(
-            candidates[layer.activation].layer(layer, front[place])
-            if layer.activation in candidates and layer.name in candidates[layer.activation].labels
-            else layer
+            candidates[layer.group].layer(layer, front[place]) if layer.group in candidates else layer
             for layer in self.layers
         )
         return Plan(layers, front, place, candidates)
@@ -164,19 +163,20 @@ def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings)
     }
     open_ones = [linear for linear in linears if not refused[label_of(linear.node)]]
     weigh = Weigher.of(model)
-    candidates = {
-        str(group.activation.name): _Candidates.of(group, settings, weigh.weight(group))
-        for group in groups_of(open_ones, statistics)
-    }
+    groups = groups_of(open_ones, statistics, apart=settings.count == "bytes")
+    candidates = {group.name: _Candidates.of(group, settings, weigh.weight(group)) for group in groups}
     if not candidates:
         return Plan(tuple(kept_float(linear, refused[label_of(linear.node)]) for linear in linears))
     front, place = _settled(
         candidates, settings, ENOUGH * sum(len(each.labels) for each in candidates.values())
     )
+    together = {label: name for name, each in candidates.items() for label in each.labels}
     layers = tuple(
-        kept_float(linear, reason)
-        if (reason := refused[label_of(linear.node)])
-        else candidates[str(linear.activation.name)].layer(kept_float(linear, ""), front[place])
+        candidates[together[label]].layer(
+            replace(kept_float(linear, ""), group=together[label]), front[place]
+        )
+        if (label := label_of(linear.node)) in together
+        else kept_float(linear, refused[label])
         for linear in linears
     )
     return Plan(layers, front, place, candidates)
@@ -219,7 +219,7 @@ class _Candidates:
 
     def layer(self, blank: LayerPlan, point: Point) -> LayerPlan:
         """`blank` with what `point` chose for it."""
-        index, own = point.chosen[blank.activation], self.labels.index(blank.name)
+        index, own = point.chosen[blank.group], self.labels.index(blank.name)
         chosen = self.measured[index]
         cheapest = min(self.measured, key=lambda each: each.cost)
         return replace(

@@ -58,14 +58,15 @@ class TrialSettings:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """An activation and the linears that read it, which share whatever is done to it.
+    """An activation and linears that read it, which share whatever is done to it.
 
     Attributes:
         activation: The value [..., K].
-        linears: Its readers, in the order of the graph.
+        linears: Its readers, in the order of the graph; or one of them, nothing being done to the activation.
         seen: What calibration saw: extremes of the channels, and rows.
         from_norm: Whether a norm gives it, which takes any scale for nothing.
         place: What above it takes a scale and leaves no trace; None if nothing does.
+        name: Tells it from other groups.
     """
 
     activation: ir.Value
@@ -73,6 +74,7 @@ class Group:
     seen: TensorStatistics
     from_norm: bool
     place: Place | Norm | None = None
+    name: str = ""
 
     @property
     def channels(self) -> int:

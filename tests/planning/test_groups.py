@@ -28,12 +28,13 @@ DEEP = """
 """
 
 
-def tied(body: str = DEEP) -> ir.Model:
+def tied(body: str = DEEP, **more: np.ndarray) -> ir.Model:
     random = np.random.default_rng(0)
     arrays = {
         "table": random.normal(size=(ROWS, K)),
         "w1": random.normal(size=(K, K)) / 8,
         "w2": random.normal(size=(K, K)) / 8,
+        **more,
     }
     header = f"g (int64[B,8] ids) => (float[B,8,{ROWS}] y)"
     return model_of(f"{header} {{ {body} }}", **{name: a.astype(np.float32) for name, a in arrays.items()})
@@ -91,3 +92,17 @@ def test_plans_of_least_bytes_take_four_bits_until_a_layer_is_hopeless() -> None
     assert costs["int4 blocks"] < costs["int8 blocks"] < costs["float"] == 4 * K * K
     closest = planned(tied(), forms=forms, count="bytes", exchange=0.0).layers
     assert {layer.form for layer in closest} == {"float"}
+
+
+def test_plans_of_least_bytes_decide_readers_of_one_activation_apart() -> None:
+    """A weight with a number far from the others in each block loses most of them at 4 bits."""
+    wide = np.random.default_rng(1).normal(size=(K, K)) / 8
+    wide[0] *= 40
+    both = DEEP.replace("a = MatMul(r, w1)", "e = MatMul(r, w3) f = MatMul(r, w1) a = Add(e, f)")
+    model = tied(both, w3=wide)
+    forms = ("int4 blocks", "int8 blocks", "float")
+    layers = planned(model, forms=forms, count="bytes", exchange=5.0).layers
+    assert [layer.form for layer in layers] == ["int8 blocks", "int4 blocks", "int4 blocks", "int8 blocks"]
+    assert not any(layer.option.scaled for layer in layers)
+    together = planned(model, forms=forms, exchange=5.0).layers
+    assert together[0].option == together[1].option

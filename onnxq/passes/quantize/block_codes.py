@@ -6,13 +6,12 @@ the same, so that a planner can foretell the error of a layer without a session.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.passes.quantize.rounding import Codes, Grid, round_feedback, round_nearest
+from onnxq.passes.quantize.rounding import DAMPING, Codes, Grid, round_feedback, round_nearest
 
 BlockRange = Literal["minmax", "mse", "weighted"]
 Floats = npt.NDArray[np.floating]
@@ -22,7 +21,6 @@ BLOCKS = (16, 32, 64, 128, 256)
 """Sizes of blocks that the runtime's kernels know."""
 _COLUMNS = 4096
 """Columns worked on at once: bounds memory on the head of a language model."""
-_REFITTED = 512
 _SHRINKS = np.linspace(1.0, 0.4, 25)
 _TOP = np.float32(127)
 
@@ -67,7 +65,7 @@ def block_grid(
 
 
 def round_to_blocks(
-    weight: Floats, grid: Grid, gram: Floats | None = None, *, damping: float = 0.01
+    weight: Floats, grid: Grid, gram: Floats | None = None, *, damping: float = DAMPING
 ) -> Codes:
     """Codes of a weight [K, N]: the nearest ones, or with feedback if the Gram matrix [K, K] is given."""
     parts = []
@@ -81,58 +79,6 @@ def round_to_blocks(
         )
     codes: Codes = np.concatenate(parts, axis=1).astype(grid.dtype, copy=False)
     return codes
-
-
-def refit_scales(weight: Floats, codes: Codes, grid: Grid, gram: Floats, *, damping: float = 0.01) -> Grid:
-    """The grid with those scales that keep ``X @ weight`` best with codes that are chosen already.
-
-    The output of a column is linear in the scales of its blocks, so they are the solution of a system of
-    blocks x blocks. Columns whose solution is no set of scales, or far from what they had, keep theirs.
-
-    Args:
-        weight: [K, N].
-        codes: [K, N] on `grid`.
-        grid: Its blocks.
-        gram: X'X, float64 [K, K].
-        damping: As for `round_to_blocks`.
-    """
-    groups = grid.groups_of(len(weight))
-    damped = gram + damping * float(np.diag(gram).mean()) * np.eye(len(gram))
-    scale = grid.scale.copy()
-    for start in range(0, weight.shape[1], _REFITTED):
-        part = slice(start, start + _REFITTED)
-        zero = 0.0 if grid.zero_point is None else grid.zero_point[groups, part].astype(np.float64)
-        steps = codes[:, part].astype(np.float64) - zero
-        given = scale[:, part].astype(np.float64)
-        found = _best_scales(steps, damped, damped @ weight[:, part].astype(np.float64), grid.group, given)
-        usable = ((found > 0.5 * given) & (found < 2 * given)).all(axis=0)
-        scale[:, part] = np.where(usable, found, given).astype(scale.dtype)
-    return replace(grid, scale=scale)
-
-
-def _best_scales(
-    steps: npt.NDArray[np.float64],
-    gram: npt.NDArray[np.float64],
-    wanted: npt.NDArray[np.float64],
-    block: int,
-    given: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
-    """Scales [blocks, n] of the least squared error, for steps [K, n] and ``gram @ weight`` [K, n]."""
-    blocks, starts = len(given), np.arange(0, len(steps), block)
-    system = np.empty((steps.shape[1], blocks, blocks))
-    for number, start in enumerate(starts):
-        part = slice(start, start + block)
-        products = steps * (gram[:, part] @ steps[part])
-        system[:, :, number] = np.add.reduceat(products, starts, axis=0).T
-    right = np.add.reduceat(steps * wanted, starts, axis=0)
-    diagonal = np.einsum("nbb->nb", system)
-    idle = diagonal <= 0  # every number of the block is zero
-    diagonal[idle] = 1.0
-    right = np.where(idle.T, given, right)
-    try:
-        return np.asarray(np.linalg.solve(system, right.T[:, :, None])[:, :, 0].T, np.float64)
-    except np.linalg.LinAlgError:
-        return given
 
 
 def pack_blocks(codes: Codes, grid: Grid) -> tuple[Bytes, npt.NDArray[np.float32], Bytes | None]:

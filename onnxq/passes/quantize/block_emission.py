@@ -16,7 +16,6 @@ from onnxq.passes.quantize.block_codes import (
     BlockRange,
     block_grid,
     pack_blocks,
-    refit_scales,
     round_to_blocks,
 )
 
@@ -79,8 +78,6 @@ def emit_blocks(task: BlockTask, edit: Edit) -> None:
         importance=importance,
     )
     codes = round_to_blocks(weight, grid, task.gram if task.feedback else None, damping=task.damping)
-    if task.feedback and task.bits < 8 and task.gram is not None and np.isfinite(task.gram).all():
-        grid = refit_scales(weight, codes, grid, task.gram, damping=task.damping)
     weights, scales, zeros = pack_blocks(codes, grid)
     packed = _Packed(
         edit.constant(weights, f"{label}_blocks", near=first),

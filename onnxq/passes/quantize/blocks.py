@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -31,7 +32,8 @@ from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.block_codes import BLOCKS, BlockRange
 from onnxq.passes.quantize.block_emission import BlockTask, emit_blocks
 from onnxq.passes.quantize.evidence import block_examples
-from onnxq.statistics import Statistic
+from onnxq.passes.quantize.rounding import DAMPING, damping_for
+from onnxq.statistics import SecondMoments, Statistic
 
 BITS = (2, 4, 8)
 BLOCKS_OF_TWO_BITS = (32, 64, 128)
@@ -50,7 +52,7 @@ class QuantizeBlocks(Pass):
         method: How far a block's scale reaches: "minmax", "mse" for the least squared error of the weight, or
             "weighted", where each row's error counts as much as its activations' mean square: the best for
             4 bits with either rounding (it needs second moments).
-        damping: Of "feedback": see `onnxq.passes.quantize.rounding.feed_back`.
+        damping: Of "feedback", with data without end; see `onnxq.passes.quantize.rounding.damping_for`.
         only: Names of linears to quantize; all if empty. ``*`` stands for any text.
         skip: Names of linears that stay float; ``*`` stands for any text.
         layers: Name, bits and block of single linears that differ from the rest; all of them are quantized.
@@ -65,7 +67,7 @@ class QuantizeBlocks(Pass):
     symmetric: bool = True
     rounding: Literal["nearest", "feedback"] = "nearest"
     method: BlockRange = "minmax"
-    damping: float = 0.01
+    damping: float = DAMPING
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     layers: tuple[tuple[str, int, int], ...] = ()
@@ -94,13 +96,14 @@ class QuantizeBlocks(Pass):
         if isinstance(form, str):
             return Reject(form, label_of(node))
         linears = (linear, *(other for other in self._twins(linear) if self._form(other) == form))
-        gram = None
+        gram, damping = None, self.damping
         if self._reads_moments:
             seen = [context.statistics.get(str(each.activation.name)) for each in linears]
-            grams = [each.moments.gram for each in seen if each is not None and each.moments is not None]
-            if len(grams) < len(linears):
+            known = [each.moments for each in seen if each is not None and each.moments is not None]
+            if len(known) < len(linears):
                 return Reject("calibration has no second moments of its input", label_of(node))
-            gram = sum(grams[1:], grams[0])
+            moments = reduce(SecondMoments.merge, known)
+            gram, damping = moments.gram, damping_for(linear.channels, moments.count, self.damping)
         return BlockTask(
             linears,
             self._tables(linear, form[1]),
@@ -109,7 +112,7 @@ class QuantizeBlocks(Pass):
             method=self.method,
             feedback=self.rounding == "feedback",
             gram=gram,
-            damping=self.damping,
+            damping=damping,
             float_activations=self.float_activations,
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxq.passes.quantize.correction import best_weight
 from onnxq.passes.quantize.layer_data import LayerData, Quantizer
-from onnxq.passes.quantize.rounding import feed_back, round_nearest
+from onnxq.passes.quantize.rounding import DAMPING, damping_for, feed_back, round_nearest
 from onnxq.passes.quantize.weights import QuantizedWeight, WeightRange, symmetric_grid
 from onnxq.statistics import TensorStatistics
 
@@ -33,7 +33,7 @@ class Fit:
         rank: Rank of that correction at most; 0 for any.
         correct_bias: Whether the bias makes the output right on average.
         probability: For "drop": how often an element is rounded.
-        damping: Part of the mean of the Gram matrix's diagonal that is added to it for feedback.
+        damping: For feedback, with data without end; see `onnxq.passes.quantize.rounding.damping_for`.
     """
 
     bits: int = 8
@@ -43,7 +43,7 @@ class Fit:
     rank: int = 0
     correct_bias: bool = False
     probability: float = 0.5
-    damping: float = 0.01
+    damping: float = DAMPING
 
     @property
     def fits_weight(self) -> bool:
@@ -145,6 +145,7 @@ def _fitted_weight(
     grid = symmetric_grid(
         target, fit.bits, weight_range=fit.weight_range, importance=importance, least_scale=least_scale
     )
-    rounded = feed_back(target, form.second, grid, damping=fit.damping)
+    damping = damping_for(len(weight), data.count, fit.damping)
+    rounded = feed_back(target, form.second, grid, damping=damping)
     reason = f"no {fit.rounding}: {rounded.reason}" if rounded.reason else ""
     return QuantizedWeight(rounded.codes, grid.scale[0]), reason

@@ -83,11 +83,16 @@ class LayerData:
         rest = _without(moments, judging)
         return cls(rest, noise, (fitting, rounded), (judging, quantizer.apply(judging)), pairs)
 
+    @property
+    def count(self) -> int:
+        """Tokens that a weight is fitted to."""
+        return self.moments.count if self.pairs is None else self.pairs.count
+
     def expectation(self, probability: float = 1.0) -> Expectation:
         """The expected error that a weight is fitted to."""
         if self.pairs is not None:
-            return expect_paired(self.pairs, self.noise * self.pairs.count, probability)
-        return expect_own_noise(self.moments.gram, self.noise * self.moments.count, probability)
+            return expect_paired(self.pairs, self.noise * self.count, probability)
+        return expect_own_noise(self.moments.gram, self.noise * self.count, probability)
 
     def mean_shift(self, weight: np.ndarray, values: np.ndarray) -> Floats | None:
         """What the bias lacks on average, [N]; None if nothing is known of that."""

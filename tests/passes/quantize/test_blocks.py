@@ -12,9 +12,7 @@ from onnxq.passes.quantize.block_codes import (
     block_grid,
     pack,
     pack_blocks,
-    refit_scales,
     round_activations,
-    round_to_blocks,
     unpack,
 )
 from onnxq.passes.quantize.blocks import QuantizeBlocks
@@ -287,28 +285,3 @@ def test_calibration_is_asked_for_what_the_options_need(options: dict[str, objec
     result = run(given, [QuantizeBlocks(**options)], gather=gather, verify="never")
     assert products(result.model)
     assert asked == ({Statistic.SECOND_MOMENTS: kinds} if kinds else {})
-
-
-def test_scales_refitted_to_their_codes_keep_outputs_better() -> None:
-    random = np.random.default_rng(3)
-    rows = random.normal(size=(400, 12)) @ random.normal(size=(12, 160)) + 0.3 * random.normal(
-        size=(400, 160)
-    )
-    weight, gram = random.normal(size=(160, 24)).astype(np.float32), rows.T @ rows
-    weight[:, 5] = 0
-    for symmetric in (True, False):
-        grid = block_grid(weight, 4, 64, symmetric=symmetric)
-        codes = round_to_blocks(weight, grid, gram)
-        refitted = refit_scales(weight, codes, grid, gram)
-        before, after = (((rows @ (each.values(codes) - weight)) ** 2).sum(0) for each in (grid, refitted))
-        assert (after[6:] < before[6:]).mean() > 0.8
-        assert after.sum() < 0.95 * before.sum()
-        assert np.array_equal(refitted.scale[:, 5], grid.scale[:, 5])
-        assert refitted.scale.dtype == grid.scale.dtype
-
-
-def test_scales_stay_where_a_refit_makes_no_sense() -> None:
-    weight = np.random.default_rng(3).normal(size=(64, 8)).astype(np.float32)
-    grid = block_grid(weight, 4, 32, symmetric=True)
-    codes = round_nearest(weight, grid)
-    assert np.array_equal(refit_scales(10 * weight, codes, grid, np.eye(64)).scale, grid.scale)

@@ -7,7 +7,15 @@ import itertools
 import numpy as np
 import pytest
 
-from onnxq.passes.quantize.rounding import BLOCK, Grid, feed_back, round_feedback, round_nearest
+from onnxq.passes.quantize.rounding import (
+    BLOCK,
+    DAMPING,
+    Grid,
+    damping_for,
+    feed_back,
+    round_feedback,
+    round_nearest,
+)
 
 
 def drawn(rows: int, columns: int, seed: int, tokens: int = 256) -> tuple[np.ndarray, np.ndarray]:
@@ -86,6 +94,28 @@ def test_feedback_keeps_the_output_better(seed, bits):
     grid = symmetric(weight, bits)
     fed = loss(weight, gram, grid, round_feedback(weight, gram, grid))
     assert fed < 0.9 * loss(weight, gram, grid, round_nearest(weight, grid))
+
+
+@pytest.mark.parametrize(("tokens", "most"), [(96, 0.6), (192, 0.95), (768, 1.0)])
+def test_feedback_from_few_tokens_suits_other_tokens(tokens, most):
+    """The fewer tokens, the more of what they say of the quieter directions is chance."""
+    fixed, fitting = 0.0, 0.0
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        directions, _ = np.linalg.qr(random.normal(size=(96, 96)))
+        mixed = directions * np.arange(1, 97) ** -0.25
+        weight = random.normal(size=(96, 24))
+        few, many = (random.normal(size=(count, 96)) @ mixed.T for count in (tokens, 8000))
+        grid, gram, others = symmetric(weight, 4), few.T @ few, many.T @ many
+        fixed += loss(weight, others, grid, round_feedback(weight, gram, grid))
+        damping = damping_for(96, tokens)
+        fitting += loss(weight, others, grid, round_feedback(weight, gram, grid, damping=damping))
+    assert fitting < most * fixed
+
+
+def test_damping_falls_to_the_least_with_data_without_end():
+    assert damping_for(576, 10**9, 0.02) == pytest.approx(0.02, rel=1e-4)
+    assert damping_for(576, 0) > damping_for(576, 576) > damping_for(576, 5760) > DAMPING
 
 
 def test_feedback_is_close_to_the_best_there_is():
