@@ -6,6 +6,7 @@
     vit       calibration/, test/ (PNG) and their .npz: 32 crops each, of different pictures
     smollm2   calibration.npz and test.npz: 16 and 24 chunks of 256 tokens of running text
     smollm2-cache   the same chunks, each with its positions and a past of length 0
+    smollm2-cache-many   calibration.npz: 64 such chunks, none of them a test's, for weights of 4 bits
 
 `manifest.json` in each folder holds the sha256 of every file: results are comparable where it is the same.
 Run `python -m benchmarks.data [NAME ...]`.
@@ -42,6 +43,7 @@ COUNTS = {"calibration": 64, "test": 128, "retrieval": 2000, "many": 512, "chunk
 """Descriptions for each use, taken one after another, so that no package serves two uses."""
 CALIBRATION_CHUNKS = 16
 TEST_CHUNKS = 24
+MANY_CHUNKS = 64
 
 
 def prepare(name: str) -> Path:
@@ -131,26 +133,42 @@ def _write_vit(folder: Path) -> None:
 
 
 def _write_smollm2(folder: Path) -> None:
-    tokenizer = _open_tokenizer("smollm2")
-    ids = tokenizer.encode("\n\n".join(each.long for each in _share_out()["chunks"])).ids
-    wanted = CALIBRATION_CHUNKS + TEST_CHUNKS
-    if len(ids) < wanted * CHUNK:
-        raise BenchmarkError(f"too little text for {wanted} chunks of {CHUNK} tokens: {len(ids)} tokens")
-    chunks = np.array(ids[: wanted * CHUNK], np.int64).reshape(wanted, CHUNK)
+    chunks = _chunks(CALIBRATION_CHUNKS + TEST_CHUNKS)
     for use, rows in (("calibration", chunks[:CALIBRATION_CHUNKS]), ("test", chunks[CALIBRATION_CHUNKS:])):
         save(folder / f"{use}.npz", {"input_ids": rows, "attention_mask": np.ones_like(rows)})
 
 
+def _chunks(wanted: int) -> np.ndarray:
+    """The first so many chunks of running text, int64 [wanted, CHUNK]."""
+    ids = _open_tokenizer("smollm2").encode("\n\n".join(each.long for each in _share_out()["chunks"])).ids
+    if len(ids) < wanted * CHUNK:
+        raise BenchmarkError(f"too little text for {wanted} chunks of {CHUNK} tokens: {len(ids)} tokens")
+    return np.array(ids[: wanted * CHUNK], np.int64).reshape(wanted, CHUNK)
+
+
 def _write_smollm2_cache(folder: Path) -> None:
-    layers = sum(name.endswith(".key") for name in _input_shapes("smollm2-cache"))
-    shape = _input_shapes("smollm2-cache")[past_names(1)[0]]
     for use in ("calibration", "test"):
         tokens = load(prepare("smollm2") / f"{use}.npz")
-        rows = tokens["input_ids"]
-        empty = np.zeros((len(rows), shape[1], 0, shape[3]), np.float32)
-        positions = np.tile(np.arange(rows.shape[1]), (len(rows), 1))
-        past = dict.fromkeys(past_names(layers), empty)
-        save(folder / f"{use}.npz", {**tokens, "position_ids": positions, **past})
+        save(folder / f"{use}.npz", _with_past(tokens["input_ids"]))
+
+
+def _write_smollm2_cache_many(folder: Path) -> None:
+    chunks = _chunks(MANY_CHUNKS + TEST_CHUNKS)
+    behind = CALIBRATION_CHUNKS + TEST_CHUNKS
+    save(
+        folder / "calibration.npz", _with_past(np.concatenate([chunks[:CALIBRATION_CHUNKS], chunks[behind:]]))
+    )
+
+
+def _with_past(rows: np.ndarray) -> Arrays:
+    """Inputs of the model with a cache for chunks [n, CHUNK], nothing having come before."""
+    shapes = _input_shapes("smollm2-cache")
+    layers = sum(name.endswith(".key") for name in shapes)
+    shape = shapes[past_names(1)[0]]
+    empty = np.zeros((len(rows), shape[1], 0, shape[3]), np.float32)
+    positions = np.tile(np.arange(rows.shape[1]), (len(rows), 1))
+    tokens = {"input_ids": rows, "attention_mask": np.ones_like(rows)}
+    return {**tokens, "position_ids": positions, **dict.fromkeys(past_names(layers), empty)}
 
 
 def _input_shapes(name: str) -> dict[str, list[int]]:
@@ -165,6 +183,7 @@ WRITERS: Mapping[str, Callable[[Path], None]] = {
     "vit": _write_vit,
     "smollm2": _write_smollm2,
     "smollm2-cache": _write_smollm2_cache,
+    "smollm2-cache-many": _write_smollm2_cache_many,
 }
 
 
