@@ -28,10 +28,10 @@ BLOCK = 64
 """Rows that are rounded one by one between two matrix products."""
 DAMPING = 0.01
 """What is added to a Gram matrix's diagonal at least, as a part of its mean."""
-_SHORTAGE = 0.5
-"""What is added besides for each channel that a token stands for. On four layers of SmolLM2, in 4-bit blocks
-and with 2,048 to 16,384 tokens, that was at most 2 % worse on other tokens than the best damping, and up to
-41 % better than `DAMPING` alone."""
+_SHORTAGE = 0.25
+"""What is added besides for each channel that a token stands for: of 0, 1/8, 1/4, 1/2, 1 and 2 the best on
+MiniLM and a vision transformer, with 1,000 to 6,200 tokens, 4 and 8 bits. On other tokens the error of a
+layer falls by 18 % on average."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,8 @@ def damping_for(channels: int, tokens: int, least: float = DAMPING) -> float:
 
     In directions that the sample hardly takes, its Gram matrix is smaller than that of all tokens, the more
     so the fewer tokens there are for each channel; feedback pushes its errors there, where they seem to cost
-    nothing. Half the diagonal's mean for each channel that a token stands for makes up for it.
+    nothing. A quarter of the diagonal's mean for each channel that a token stands for makes
+    up for it.
 
     Args:
         channels: K.
