@@ -1,10 +1,11 @@
 """Prefill and decode of a language model with a cache, one model a process, in alternated rounds.
 
-    python -m benchmarks.decode fp32=A.onnx int8=B.onnx ... [--rounds 3] [--tokens 64] [-o FILE.json]
+    python -m benchmarks.decode fp32=A.onnx int8=B.onnx ... [--rounds 3] [--tokens 64] [--judge] [-o FILE]
 
 Prefill is one call with 256 tokens and a past of length 0. Decode starts from what that call gave: each call
 takes the likeliest next token, and its keys and values stay where the runtime put them (IO binding) to be the
-past of the next call. The first model named is what the others are compared with.
+past of the next call. The first model named is what the others are compared with. `--judge` adds their
+perplexity on the test chunks of `smollm2-cache`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.contestants import Runtime
 from benchmarks.export import Arrays
+from benchmarks.judging import Answering
+from benchmarks.rounds import Entry
+from benchmarks.tasks import TASKS, Scores
 
 PROMPT = 256
 WARM_UP = 8
@@ -118,6 +123,16 @@ def compare(found: dict[str, list[Speed]]) -> dict[str, dict[str, float]]:
     return rows
 
 
+def judge(models: dict[str, str]) -> dict[str, Scores]:
+    """Scores of each file on the test chunks, against the first."""
+    task, answers = TASKS["cached-language"], {}
+    for name, path in models.items():
+        with Answering(Entry(Path(path), Runtime("onnxruntime"))) as run:
+            answers[name] = task.answer(run)
+    first = next(iter(answers.values()))
+    return {name: task.score(first, answer) for name, answer in answers.items()}
+
+
 def _prompt() -> Arrays:
     from benchmarks.data import load, prepare
 
@@ -133,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--judge", action="store_true", help="measure perplexity, too")
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args(arguments)
     models = dict(each.split("=", 1) for each in given.models)
@@ -155,10 +171,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for phase in ("prefill", "decode")
         ]
         print(f"{name:16s} {'  '.join(figures)}")
+    scores = judge(models) if given.judge else {}
+    for name, each in scores.items():
+        print(f"{name:16s} perplexity {each['perplexity']:.2f}, {each['perplexity_ratio']:.4f} of the first")
     if given.output is not None:
         facts = {"prompt": PROMPT, "tokens": given.tokens, "threads": given.threads, "rounds": given.rounds}
         sizes = {name: Path(path).stat().st_size for name, path in models.items()}
-        given.output.write_text(json.dumps({**facts, "bytes": sizes, "models": rows}, indent=1) + "\n")
+        given.output.write_text(
+            json.dumps({**facts, "bytes": sizes, "models": rows, "scores": scores}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":
