@@ -15,6 +15,9 @@ from onnxq.passes.quantize.rounding import Grid, round_nearest
 
 WeightRange = Literal["minmax", "mse"]
 
+_STRIP = 1 << 18
+"""Elements of the columns that are rounded at a time: their copies in float64 stay small beside a table."""
+
 _SHRINKS = np.linspace(1.0, 0.4, 31)
 
 
@@ -47,8 +50,15 @@ def quantize_weight(
         bits: 2 to 8; 7 for x86 processors whose 16-bit accumulators saturate otherwise.
         least_scale: Scale that a column has at least, [N] or one for all.
     """
-    grid = symmetric_grid(weight, bits, least_scale=least_scale)
-    return QuantizedWeight(round_nearest(weight, grid), grid.scale[0])
+    rows, columns = weight.shape
+    strip = max(_STRIP // max(rows, 1), 1)
+    least = np.broadcast_to(np.asarray(least_scale), columns)
+    codes, scale = np.empty_like(weight, np.int8), np.empty(columns, np.float32)
+    for start in range(0, columns, strip):
+        part = slice(start, start + strip)
+        grid = symmetric_grid(weight[:, part], bits, least_scale=least[part])
+        codes[:, part], scale[part] = round_nearest(weight[:, part], grid), grid.scale[0]
+    return QuantizedWeight(codes, scale)
 
 
 def symmetric_grid(

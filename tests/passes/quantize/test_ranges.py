@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from onnxq.passes.quantize.ranges import choose_range, least_squares_range, params_for
-from onnxq.passes.quantize.weights import quantize_weight
+from onnxq.passes.quantize.rounding import round_nearest
+from onnxq.passes.quantize.weights import quantize_weight, symmetric_grid
 from onnxq.statistics import ChannelExtremes, Histogram, Statistic, TensorStatistics
 
 numbers = st.floats(-1e30, 1e30, allow_nan=False)
@@ -137,6 +140,21 @@ def test_weights_stay_in_their_bits_and_half_a_step_off(seed: int, bits: int, ma
     assert (reached[used] == top).all(), "each column uses its whole range"
     error = np.abs(found.codes * found.scale.astype(np.float64) - weight)
     assert (error[:, used] <= 0.5001 * found.scale[used]).all()
+
+
+def test_a_table_is_rounded_in_less_room_than_it_takes() -> None:
+    """Its copies in float64 once took six times the table of a vocabulary, where memory is at its peak."""
+    table = np.random.default_rng(0).normal(size=(20_000, 96)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        found = quantize_weight(table.T, least_scale=1e-3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * table.nbytes
+    grid = symmetric_grid(table.T, least_scale=1e-3)
+    np.testing.assert_array_equal(found.scale, grid.scale[0])
+    np.testing.assert_array_equal(found.codes, round_nearest(table.T, grid))
 
 
 def test_columns_of_zeros_stay_zero() -> None:
