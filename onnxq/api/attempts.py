@@ -112,7 +112,9 @@ class Attempts:
         self.stage.progress("planning", 0, 0)
         outcome = self._first(base, watching.gather(base[1].model, {}))
         # Cleaning changes no value that it leaves there, so that the first state tells of the original.
-        outcome = replace(outcome, before=on_the_way[0] if on_the_way else None)
+        before = on_the_way[0].without({Statistic.ROWS}) if on_the_way else None
+        on_the_way.clear()
+        outcome = replace(outcome, before=before)
         outcome = self._refined(self._settled(outcome, base))
         if self.settings.effort != "best" or outcome.plan is None:
             return outcome

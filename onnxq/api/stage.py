@@ -52,13 +52,7 @@ class Remembered:
         """Remember `found` in place of what was remembered before."""
         self.model = model
         self.asked = {kind: frozenset(names) for kind, names in asked.items() if kind not in _LARGE}
-        self.found = replace(
-            found,
-            tensors={
-                name: replace(seen, moments=None, paired=None, examples=None)
-                for name, seen in found.tensors.items()
-            },
-        )
+        self.found = found.without(_LARGE)
 
 
 _LARGE = frozenset({Statistic.SECOND_MOMENTS, Statistic.EXAMPLES})

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -180,6 +180,14 @@ class Statistics(Mapping[str, TensorStatistics]):
         skipped = {**self.skipped, **other.skipped}
         return Statistics(tensors, skipped, self.model or other.model, self.data | other.data)
 
+    def without(self, kinds: Collection[Statistic]) -> Statistics:
+        """The same less these kinds; paired moments go where second moments do."""
+        gone: dict[str, Any] = dict.fromkeys(_FIELDS[kind] for kind in kinds)
+        if Statistic.SECOND_MOMENTS in kinds:
+            gone["paired"] = None
+        tensors = {name: replace(seen, **gone) for name, seen in self.tensors.items()}
+        return replace(self, tensors=tensors)
+
     def paired_with(self, pairs: Mapping[str, PairedMoments]) -> Statistics:
         """The same with paired moments of some values, as calibration gathers them."""
         tensors = dict(self.tensors)
@@ -207,6 +215,20 @@ class Statistics(Mapping[str, TensorStatistics]):
         from onnxq.statistics.store import read
 
         return read(Path(path))
+
+
+_FIELDS = {
+    Statistic.CHANNEL_EXTREMES: "channel",
+    Statistic.TOKEN_EXTREMES: "token",
+    Statistic.HISTOGRAM: "histogram",
+    Statistic.SECOND_MOMENTS: "moments",
+    Statistic.RAW_MOMENTS: "raw",
+    Statistic.AVERAGE_EXTREMES: "average",
+    Statistic.SAMPLE_EXTREMES: "samples",
+    Statistic.ROWS: "rows",
+    Statistic.EXAMPLES: "examples",
+}
+"""Where `TensorStatistics` has each kind."""
 
 
 class _Mergeable(Protocol):

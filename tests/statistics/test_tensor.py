@@ -45,6 +45,17 @@ def test_the_range_is_exact_whichever_statistic_holds_it(kind: Statistic) -> Non
     assert (example(kinds=(kind,)).low, example(kinds=(kind,)).high) == (whole.low, whole.high)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in Statistic if kind is not Statistic.EXAMPLES])
+def test_one_kind_is_let_go_of_and_all_others_stay(kind: Statistic) -> None:
+    others = set(Statistic) - {kind}
+    paired = PairedMoments.of(np.ones((6, 3)), np.ones((6, 3)))
+    left = Statistics({"x": example(), "y": shown()}).paired_with({"x": paired}).without({kind})
+    moments = kind is Statistic.SECOND_MOMENTS
+    expected = Statistics({"x": example(kinds=tuple(others)), "y": shown()})
+    assert left == (expected if moments else expected.paired_with({"x": paired}))
+    assert left.without({Statistic.EXAMPLES})["y"].examples is None
+
+
 def test_no_statistic_no_range() -> None:
     assert np.isnan(example(kinds=(Statistic.SECOND_MOMENTS,)).low)
 
