@@ -17,7 +17,6 @@ from onnxq.ir.linear import Linear, find_linear, rewrite_linear
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.ranges import Interval
 from onnxq.pipeline import run
-from onnxq.planning.adjustable import AdjustableModel
 
 if TYPE_CHECKING:  # which wants torch
     from onnxq.learn.reconstruct import Codes
@@ -131,7 +130,8 @@ class Learning:
     def _ask(self, candidate: Candidate, learner: Callable[..., Any], settings: Any) -> Any:
         """What `learner` makes of the candidate, from the ranges that it is rounded with now."""
         parts = self.trial.stage.trial
-        ranges = AdjustableModel(self.trial.quantized(candidate), threads=self.trial.stage.threads).ranges
+        ranges = self.trial.ranges(candidate)
+        self.trial.let_go()
         data = (list(parts.calibration), list(parts.heldout))
         return learner(candidate.model, ranges, *data, settings)
 

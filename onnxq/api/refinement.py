@@ -25,9 +25,12 @@ from onnxq.contract import AnyPass, Pass, names_wanted
 from onnxq.errors import BackendError, UnsupportedModel
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
+from onnxq.passes.quantize.linears import QuantizeLinears
+from onnxq.passes.quantize.ranges import Interval
 from onnxq.pipeline import PipelineResult, apply_pass
+from onnxq.planning.adjustable import AdjustableModel
 from onnxq.report.rows import RefinementRow
-from onnxq.statistics import Statistics
+from onnxq.statistics import Statistic, Statistics
 
 GAIN_DB = 0.1
 """What a refinement has to gain on all samples; on each half, anything."""
@@ -92,23 +95,35 @@ class Trial:
 
     stage: Stage
     model: ir.Model
-    rounding: Callable[[Candidate], Sequence[Pass]]
+    rounding: Callable[[Candidate], Sequence[QuantizeLinears]]
 
     def __post_init__(self) -> None:
         apart = self.stage.trial.heldout
         chosen = apart.indices[:TRIAL_SAMPLES]
         self._halves: list[DataSource] = [apart.select(chosen[place::2]) for place in (0, 1)]
         self._known = Statistics()
-        self._asked: set[tuple[str, str]] = set()
+        self._asked: set[tuple[Statistic, str]] = set()
 
     def quantized(self, candidate: Candidate) -> ir.Model:
         """The candidate's linears as integers, fitted to the float model on the samples for fitting."""
-        passes = self.rounding(candidate)
-        statistics = self._statistics(passes)
-        model = candidate.model
-        for each in passes:
-            model = apply_pass(model, each, statistics).model
-        return model
+        return self._rounded(candidate, self.rounding(candidate))
+
+    def ranges(self, candidate: Candidate) -> dict[str, Interval]:
+        """Ranges that the candidate's activations are rounded with, by name.
+
+        Weights have no bearing on them, so these go to their nearest codes: a tenth of the time, and without
+        any of the statistics that are large.
+        """
+        quick = [
+            replace(each, weight_range="minmax", rounding="nearest", correct_weight=False, correct_bias=False)
+            for each in self.rounding(candidate)
+        ]
+        return AdjustableModel(self._rounded(candidate, quick), threads=self.stage.threads).ranges
+
+    def let_go(self) -> None:
+        """Forget statistics as large as a model; they are gathered again for the next candidate."""
+        self._known = self._known.without(_LARGE)
+        self._asked = {(kind, name) for kind, name in self._asked if kind not in _LARGE}
 
     def decibels(self, candidate: Candidate) -> tuple[float, ...]:
         """SQNR of the output on each half of the samples, in dB."""
@@ -134,13 +149,23 @@ class Trial:
     def _statistics(self, passes: Sequence[Pass]) -> Statistics:
         """Of the model as it was planned, whatever has become of its weights."""
         wanted = names_wanted(passes, self.model)
-        asked = {(kind.value, name) for kind, names in wanted.items() for name in names}
+        asked = {(kind, name) for kind, names in wanted.items() for name in names}
         if not asked <= self._asked:
+            self._known = Statistics()  # before there is more to hold
             self._known = collect(
                 self.model, self.stage.trial.calibration, wanted, threads=self.stage.threads
             )
             self._asked = asked
         return self._known
+
+    def _rounded(self, candidate: Candidate, passes: Sequence[Pass]) -> ir.Model:
+        statistics, model = self._statistics(passes), candidate.model
+        for each in passes:
+            model = apply_pass(model, each, statistics).model
+        return model
+
+
+_LARGE = frozenset({Statistic.SECOND_MOMENTS, Statistic.ROWS})
 
 
 def refine(

@@ -14,13 +14,17 @@ from onnxq.api import optimize
 from onnxq.api.emission import Emission, Fitting
 from onnxq.api.learned import WORK, Learning, WriteWeights, weights_on_grid
 from onnxq.api.ranges import UNTRIED
-from onnxq.api.refinement import Candidate, Refinement, refine
+from onnxq.api.refinement import Candidate, Refinement, Trial, refine
+from onnxq.api.stage import Stage
 from onnxq.errors import UnsupportedModel
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
+from onnxq.passes.quantize.fitting import Rounding
+from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import apply_pass
+from onnxq.planning.adjustable import AdjustableModel
 from onnxq.planning.layers import Plan
-from onnxq.recipe import OptimizeSettings
+from onnxq.recipe import DataSettings, OptimizeSettings
 from onnxq.targets import find
 from tests.api import models
 
@@ -115,6 +119,40 @@ def test_learning_takes_as_many_steps_as_it_may() -> None:
     assert learning._affordable(200, 50, WORK / 70.5) == 70
     with pytest.raises(UnsupportedModel, match="longer"):
         learning._affordable(200, 50, WORK / 49)
+
+
+def trial_of(rounding: Rounding) -> Trial:
+    stage = Stage.open(models.small(), models.small_data(), DataSettings(), threads=1)
+    return Trial(
+        stage, stage.model, lambda given: (QuantizeLinears(ranges=given.ranges.given, rounding=rounding),)
+    )
+
+
+def test_ranges_are_those_of_the_quantized_model() -> None:
+    trial = trial_of("feedback")
+    given = replace(UNTRIED, given=(("t", 0.0, 2.5),))
+    candidate = Candidate(trial.model, given)
+    found = trial.ranges(candidate)
+    assert found == AdjustableModel(trial.quantized(candidate)).ranges
+    assert len(found) == 2
+    assert found["t"] == pytest.approx((0.0, 2.5))
+
+
+def test_nothing_large_is_held_while_something_is_learned() -> None:
+    trial, held = trial_of("feedback"), []
+
+    def learner(*given: object) -> str:
+        held.extend(trial._known.values())
+        return "learned"
+
+    candidate = Candidate(trial.model, UNTRIED)
+    before, operations = trial.decibels(candidate), trial.operations()
+    assert all(seen.moments is not None for seen in trial._known.values())
+    assert Learning(trial)._ask(candidate, learner, None) == "learned"
+    assert len(held) == 2
+    assert all(seen.moments is seen.rows is None for seen in held)
+    assert trial.operations() == operations > 0
+    assert trial.decibels(candidate) == before
 
 
 @pytest.mark.parametrize("torch", [True, False])
