@@ -83,19 +83,28 @@ class Learning:
         )
 
     def _ranges(self, candidate: Candidate) -> Candidate:
+        """Learned without the margin that ranges have for other data, which is given back afterwards.
+
+        Else all that is learned is to cut it off: MiniLM's ranges came out at 0.86 of their width and 0.76 dB
+        better on the samples that judge, and on 128 other texts the lowest cosine fell from 0.9987 to 0.9981.
+        """
         from onnxq import learn
 
         epochs = self._affordable(RANGE_EPOCHS, 1, self.trial.operations())
         settings = learn.StepSettings(epochs=epochs, weight_bits=self.weight_bits, batch=BATCH)
-        found = self._ask(candidate, learn.learn_steps, settings)
-        return replace(candidate, ranges=replace(candidate.ranges, given=_given(found.ranges)))
+        start = self.trial.ranges(candidate)
+        margins = self.trial.margins(start)
+        bare = {name: _scaled(ends, margins.get(name), -1) for name, ends in start.items()}
+        learned = self._ask(candidate, learn.learn_steps, settings, bare).ranges
+        given = {name: _scaled(ends, margins.get(name)) for name, ends in learned.items()}
+        return replace(candidate, ranges=replace(candidate.ranges, given=_given(given)))
 
     def _low_rank(self, candidate: Candidate) -> Candidate:
         from onnxq import learn
 
         epochs = self._affordable(RANK_EPOCHS, 1, self.trial.operations())
         settings = learn.LowRankSettings(rank=RANK, epochs=epochs, weight_bits=self.weight_bits, batch=BATCH)
-        found = self._ask(candidate, learn.learn_low_rank, settings)
+        found = self._ask(candidate, learn.learn_low_rank, settings, self.trial.ranges(candidate))
         _require_blocks(found)
         return _with_weights(candidate, found.weights)
 
@@ -105,7 +114,7 @@ class Learning:
         share = BATCH / max(len(self.trial.stage.trial.calibration), BATCH)
         steps = self._affordable(ROUNDING_STEPS, FEWEST_STEPS, share * self.trial.operations())
         settings = learn.ReconstructSettings(steps=steps, weight_bits=self.weight_bits, batch=BATCH)
-        found = self._ask(candidate, learn.learn_rounding, settings)
+        found = self._ask(candidate, learn.learn_rounding, settings, self.trial.ranges(candidate))
         _require_blocks(found)
         weights = weights_on_grid(candidate.model, found.codes, self.weight_bits)
         return replace(
@@ -127,10 +136,11 @@ class Learning:
             )
         return count
 
-    def _ask(self, candidate: Candidate, learner: Callable[..., Any], settings: Any) -> Any:
-        """What `learner` makes of the candidate, from the ranges that it is rounded with now."""
+    def _ask(
+        self, candidate: Candidate, learner: Callable[..., Any], settings: Any, ranges: Mapping[str, Interval]
+    ) -> Any:
+        """What `learner` makes of the candidate, starting from `ranges`."""
         parts = self.trial.stage.trial
-        ranges = self.trial.ranges(candidate)
         self.trial.let_go()
         data = (list(parts.calibration), list(parts.heldout))
         return learner(candidate.model, ranges, *data, settings)
@@ -176,6 +186,12 @@ def _with_weights(candidate: Candidate, weights: Mapping[str, np.ndarray]) -> Ca
     passes = (WriteWeights(weights),)
     written = run(candidate.model, passes, verify="never")
     return replace(candidate, model=written.model, runs=(*candidate.runs, (passes, written)))
+
+
+def _scaled(ends: Interval, factors: Interval | None, power: int = 1) -> Interval:
+    """Both ends times their factors, or divided by them."""
+    low, high = factors or (1.0, 1.0)
+    return ends[0] * low**power, ends[1] * high**power
 
 
 def _given(ranges: Mapping[str, Interval]) -> tuple[tuple[str, float, float], ...]:

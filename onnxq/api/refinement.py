@@ -10,7 +10,7 @@ as in `QuantizeLinears`, is judged here once more by what comes out at the end.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -120,6 +120,14 @@ class Trial:
         ]
         return AdjustableModel(self._rounded(candidate, quick), threads=self.stage.threads).ranges
 
+    def margins(self, ranges: Mapping[str, Interval]) -> dict[str, Interval]:
+        """By how much each end lies beyond what the samples for fitting reach, as a factor of 1 or more."""
+        return {
+            name: (_beyond(low, seen.low), _beyond(high, seen.high))
+            for name, (low, high) in ranges.items()
+            if (seen := self._known.get(name)) is not None
+        }
+
     def let_go(self) -> None:
         """Forget statistics as large as a model; they are gathered again for the next candidate."""
         self._known = self._known.without(_LARGE)
@@ -166,6 +174,10 @@ class Trial:
 
 
 _LARGE = frozenset({Statistic.SECOND_MOMENTS, Statistic.ROWS})
+
+
+def _beyond(end: float, reached: float) -> float:
+    return max(end / reached, 1.0) if end * reached > 0 else 1.0
 
 
 def refine(

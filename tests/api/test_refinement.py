@@ -138,6 +138,27 @@ def test_ranges_are_those_of_the_quantized_model() -> None:
     assert found["t"] == pytest.approx((0.0, 2.5))
 
 
+def test_learned_ranges_keep_the_margin_that_they_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learned with it, they gain on data like the calibration's by cutting it off, and lose on other data."""
+    learn = pytest.importorskip("onnxq.learn")
+    trial, given = trial_of("nearest"), {}
+
+    def learner(model: object, ranges: dict[str, tuple[float, float]], *rest: object) -> SimpleNamespace:
+        given.update(ranges)
+        return SimpleNamespace(ranges={name: (low / 2, high / 4) for name, (low, high) in ranges.items()})
+
+    monkeypatch.setattr(learn, "learn_steps", learner)
+    candidate = Candidate(trial.model, replace(UNTRIED, given=(("n", -90.0, 1.0),)))
+    trial.decibels(candidate)
+    start, found = trial.ranges(candidate), Learning(trial)._ranges(candidate).ranges.given
+    learned = {name: (low, high) for name, low, high in found}
+    seen = trial._known["n"]
+    assert given["n"] == pytest.approx((seen.low, start["n"][1]))  # beyond what was seen; cut within it
+    assert seen.low > -90
+    for name, (low, high) in start.items():
+        assert learned[name] == pytest.approx((low / 2, high / 4))
+
+
 def test_nothing_large_is_held_while_something_is_learned() -> None:
     trial, held = trial_of("feedback"), []
 
@@ -148,7 +169,7 @@ def test_nothing_large_is_held_while_something_is_learned() -> None:
     candidate = Candidate(trial.model, UNTRIED)
     before, operations = trial.decibels(candidate), trial.operations()
     assert all(seen.moments is not None for seen in trial._known.values())
-    assert Learning(trial)._ask(candidate, learner, None) == "learned"
+    assert Learning(trial)._ask(candidate, learner, None, {}) == "learned"
     assert len(held) == 2
     assert all(seen.moments is seen.rows is None for seen in held)
     assert trial.operations() == operations > 0
