@@ -140,7 +140,9 @@ def test_ranges_are_those_of_the_quantized_model() -> None:
 
 def test_learned_ranges_keep_the_margin_that_they_had(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learned with it, they gain on data like the calibration's by cutting it off, and lose on other data."""
-    learn = pytest.importorskip("onnxq.learn")
+    pytest.importorskip("torch")
+    from onnxq import learn
+
     trial, given = trial_of("nearest"), {}
 
     def learner(model: object, ranges: dict[str, tuple[float, float]], *rest: object) -> SimpleNamespace:
