@@ -21,8 +21,9 @@ from onnxq.passes.migrate.outliers import Product, choose_channels, rank_channel
 from onnxq.passes.migrate.places import Place
 from onnxq.passes.migrate.scales import choose_scale
 from onnxq.passes.migrate.token_scale import TokenObjective
-from onnxq.passes.quantize.block_codes import block_grid, round_activations, round_to_blocks
+from onnxq.passes.quantize.block_codes import block_grid, round_activations
 from onnxq.passes.quantize.ranges import PerToken, params_for
+from onnxq.passes.quantize.rounding import round_nearest
 from onnxq.passes.quantize.weights import quantize_weight
 from onnxq.planning.options import BLOCK, Option
 from onnxq.statistics import TensorStatistics
@@ -186,7 +187,7 @@ class Trial:
     def _rounded(self, weight: np.ndarray, option: Option) -> np.ndarray:
         if option.form == "int4 blocks":
             grid = block_grid(weight, 4, BLOCK, symmetric=False)
-            return grid.values(round_to_blocks(weight, grid)).astype(np.float32)
+            return grid.values(round_nearest(weight, grid)).astype(np.float32)
         if option.form != "int8 blocks":
             return quantize_weight(weight, self.settings.weight_bits).values
         return round_activations(weight.T, BLOCK).T  # 8 bits around zero are the same for both

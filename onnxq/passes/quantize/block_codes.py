@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.passes.quantize.rounding import DAMPING, Codes, Grid, round_feedback, round_nearest
+from onnxq.passes.quantize.rounding import Codes, Grid
 
 BlockRange = Literal["minmax", "mse", "weighted"]
 Floats = npt.NDArray[np.floating]
@@ -62,23 +62,6 @@ def block_grid(
     scale = np.concatenate([scale for scale, _ in parts], axis=1)
     zero = None if symmetric else np.concatenate([zero for _, zero in parts], axis=1)
     return Grid(scale, zero, bits, block, whole=symmetric)
-
-
-def round_to_blocks(
-    weight: Floats, grid: Grid, gram: Floats | None = None, *, damping: float = DAMPING
-) -> Codes:
-    """Codes of a weight [K, N]: the nearest ones, or with feedback if the Gram matrix [K, K] is given."""
-    parts = []
-    for start in range(0, weight.shape[1], _COLUMNS):
-        part = slice(start, start + _COLUMNS)
-        zero = None if grid.zero_point is None else grid.zero_point[:, part]
-        own = Grid(grid.scale[:, part], zero, grid.bits, grid.group, grid.whole)
-        chosen = weight[:, part]
-        parts.append(
-            round_nearest(chosen, own) if gram is None else round_feedback(chosen, gram, own, damping=damping)
-        )
-    codes: Codes = np.concatenate(parts, axis=1).astype(grid.dtype, copy=False)
-    return codes
 
 
 def pack_blocks(codes: Codes, grid: Grid) -> tuple[Bytes, npt.NDArray[np.float32], Bytes | None]:

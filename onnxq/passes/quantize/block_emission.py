@@ -12,12 +12,8 @@ from onnxq.contract import Edit
 from onnxq.edit import label_of
 from onnxq.ir.embedding import Embedding, find_embedding
 from onnxq.ir.linear import Linear, find_linear
-from onnxq.passes.quantize.block_codes import (
-    BlockRange,
-    block_grid,
-    pack_blocks,
-    round_to_blocks,
-)
+from onnxq.passes.quantize.block_codes import BlockRange, block_grid, pack_blocks
+from onnxq.passes.quantize.rounding import round_feedback, round_nearest
 
 MICROSOFT = "com.microsoft"
 INT8_ACTIVATIONS = 4
@@ -77,7 +73,10 @@ def emit_blocks(task: BlockTask, edit: Edit) -> None:
         method=task.method,
         importance=importance,
     )
-    codes = round_to_blocks(weight, grid, task.gram if task.feedback else None, damping=task.damping)
+    if task.feedback and task.gram is not None:
+        codes = round_feedback(weight, task.gram, grid, damping=task.damping)
+    else:
+        codes = round_nearest(weight, grid)
     weights, scales, zeros = pack_blocks(codes, grid)
     packed = _Packed(
         edit.constant(weights, f"{label}_blocks", near=first),

@@ -19,9 +19,10 @@ import onnx_ir as ir
 from onnxq.contract import Context, Contract, Edit, Examples, Pass, Reject
 from onnxq.ir.embedding import Embedding, find_embedding
 from onnxq.ir.labels import is_named
-from onnxq.passes.quantize.block_codes import BLOCKS, block_grid, pack_blocks, round_to_blocks
+from onnxq.passes.quantize.block_codes import BLOCKS, block_grid, pack_blocks
 from onnxq.passes.quantize.block_emission import gather_rows
 from onnxq.passes.quantize.evidence import embedding_examples
+from onnxq.passes.quantize.rounding import round_nearest
 from onnxq.passes.quantize.weights import quantize_weight
 
 NARROWEST = 8  # channels; a row's scale takes the place of four codes
@@ -96,7 +97,7 @@ class QuantizeEmbeddings(Pass):
     def _in_blocks(self, found: Embedding, edit: Edit) -> None:
         weight, label = found.table.T, found.node.name or str(found.output.name)
         grid = block_grid(weight, self.bits, self.block, symmetric=True, method="mse")
-        codes, scales, _ = pack_blocks(round_to_blocks(weight, grid), grid)
+        codes, scales, _ = pack_blocks(round_nearest(weight, grid), grid)
         packed = edit.constant(codes, f"{label}_blocks", near=found.node)
         scale = edit.constant(scales[:, :, None], f"{label}_scale", near=found.node)
         gather_rows(found, packed, scale, None, self.bits, edit)

@@ -12,7 +12,7 @@ no inverse.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,10 @@ Codes = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
 BLOCK = 64
 """Rows that are rounded one by one between two matrix products."""
+_STRIP = 1 << 18
+"""Numbers of a weight that are rounded at a time: copies in float64 stay small beside the weight itself."""
+_FED_STRIP = 1 << 22
+"""The same with feedback, which goes through all rows once for each strip."""
 DAMPING = 0.01
 """What is added to a Gram matrix's diagonal at least, as a part of its mean."""
 _SHORTAGE = 0.25
@@ -84,6 +88,11 @@ class Grid:
             raise ValueError(f"{len(self.scale)} scales for {rows} rows in groups of {self.group}")
         return found
 
+    def of_columns(self, part: slice) -> Grid:
+        """The grid of some columns of the weight."""
+        zero = None if self.zero_point is None else self.zero_point[:, part]
+        return replace(self, scale=self.scale[:, part], zero_point=zero)
+
     def values(self, codes: npt.NDArray[Any]) -> Floats:
         """What `codes` [K, N] stand for, float64 [K, N]."""
         groups = self.groups_of(len(codes))
@@ -92,28 +101,17 @@ class Grid:
         return values
 
 
-Regrid = Callable[[Floats], Grid]
-"""The grid of one group of rows [group, N]: scale [1, N]."""
-
-
 @dataclass(frozen=True, eq=False)
 class Rounded:
     """A weight on a grid.
 
     Attributes:
         codes: [K, N], of the grid's type.
-        grid: What the codes stand for.
         reason: Why every number went to its nearest code although feedback was asked for; "" if it did not.
     """
 
     codes: Codes
-    grid: Grid
     reason: str = ""
-
-    @property
-    def values(self) -> Floats:
-        """What the codes stand for, float64 [K, N]."""
-        return self.grid.values(self.codes)
 
 
 def damping_for(channels: int, tokens: int, least: float = DAMPING) -> float:
@@ -137,10 +135,12 @@ def damping_for(channels: int, tokens: int, least: float = DAMPING) -> float:
 
 def round_nearest(weight: np.ndarray, grid: Grid) -> Codes:
     """The nearest code of each number of `weight` [K, N]; ties to the even one, as QuantizeLinear has it."""
-    groups = grid.groups_of(len(weight))
-    zero = 0.0 if grid.zero_point is None else grid.zero_point.astype(np.float64)[groups]
-    steps = np.asarray(weight, np.float64) / grid.scale.astype(np.float64)[groups]
-    codes: Codes = np.clip(np.rint(steps) + zero, grid.least, grid.most).astype(grid.dtype)
+    groups, codes = grid.groups_of(len(weight)), np.empty(weight.shape, grid.dtype)
+    for part in _strips(weight.shape, _STRIP):
+        own = grid.of_columns(part)
+        zero = 0.0 if own.zero_point is None else own.zero_point.astype(np.float64)[groups]
+        steps = np.asarray(weight[:, part], np.float64) / own.scale.astype(np.float64)[groups]
+        codes[:, part] = np.clip(np.rint(steps) + zero, grid.least, grid.most)
     return codes
 
 
@@ -156,7 +156,6 @@ def feed_back(
     *,
     damping: float = DAMPING,
     by_diagonal: bool = True,
-    regrid: Regrid | None = None,
 ) -> Rounded:
     """Round row by row, each row making up for the errors of those before it.
 
@@ -167,11 +166,9 @@ def feed_back(
         damping: Added to the diagonal, as a part of its mean: keeps the weight near what it was in directions
             that the activations hardly take. `damping_for` tells how much suits a sample.
         by_diagonal: Round the rows of the largest ``gram[i, i]`` first; else in their own order.
-        regrid: Makes each group's grid anew of its rows as they are when their turn comes, which the errors
-            so far have moved. Rows are then taken in their own order.
 
     Returns:
-        The codes, and the grid they are on. Rows of zeros stay zeros: whoever made them may rely on it. Rows
+        The codes. Rows of zeros stay zeros: whoever made them may rely on it. Rows
         that no activation ever touches go to their nearest codes. So do all rows, with the reason, if `gram`
         is not finite or not positive definite in spite of damping.
 
@@ -181,15 +178,22 @@ def feed_back(
     rows = len(weight)
     if gram.shape != (rows, rows):
         raise ValueError(f"a Gram matrix {gram.shape} for a weight {weight.shape}")
-    order = np.argsort(-np.diag(gram), kind="stable") if by_diagonal and regrid is None else np.arange(rows)
+    order = np.argsort(-np.diag(gram), kind="stable") if by_diagonal else np.arange(rows)
     factor = _factor(gram, damping, order, ~live_channels([weight]))
     if isinstance(factor, str):
-        return Rounded(round_nearest(weight, grid), grid, factor)
-    exact = np.asarray(weight, np.float64)[order]
-    task = _Feedback(exact, factor, grid, grid.groups_of(rows)[order], regrid)
-    codes = np.empty(weight.shape, grid.dtype)
-    codes[order] = task.run()
-    return Rounded(codes, task.grid)
+        return Rounded(round_nearest(weight, grid), factor)
+    groups, codes = grid.groups_of(rows)[order], np.empty(weight.shape, grid.dtype)
+    for part in _strips(weight.shape, _FED_STRIP):
+        exact = np.asarray(weight[:, part], np.float64)[order]
+        codes[order, part] = _Feedback(exact, factor, grid.of_columns(part), groups).run()
+    return Rounded(codes)
+
+
+def _strips(shape: tuple[int, ...], size: int) -> Iterator[slice]:
+    """Columns of a weight [K, N], each of which is rounded for itself, about `size` numbers at a time."""
+    rows, columns = shape
+    width = max(size // max(rows, 1), 1)
+    return (slice(start, start + width) for start in range(0, columns, width))
 
 
 def _factor(
@@ -222,17 +226,10 @@ def _factor(
 
 
 class _Feedback:
-    """One weight on its way to the grid."""
+    """Some columns of a weight on their way to the grid."""
 
-    def __init__(
-        self,
-        weight: Floats,
-        factor: Floats,
-        grid: Grid,
-        groups: npt.NDArray[np.intp],
-        regrid: Regrid | None,
-    ) -> None:
-        self.weight, self.factor, self.grid, self.groups, self.regrid = weight, factor, grid, groups, regrid
+    def __init__(self, weight: Floats, factor: Floats, grid: Grid, groups: npt.NDArray[np.intp]) -> None:
+        self.weight, self.factor, self.grid, self.groups = weight, factor, grid, groups
         self.scale = grid.scale.astype(np.float64)
         given = grid.zero_point
         self.zero = np.zeros_like(self.scale) if given is None else given.astype(np.float64)
@@ -240,20 +237,12 @@ class _Feedback:
 
     def run(self) -> Codes:
         codes = np.empty(self.weight.shape, self.grid.dtype)
-        started = -1
         for start in range(0, len(self.weight), BLOCK):
             stop = min(start + BLOCK, len(self.weight))
             target = self.weight[start:stop] + self.factor[:start, start:stop].T @ self.errors[:start]
             for row in range(start, stop):
-                group = self.groups[row]
-                if self.regrid is not None and group != started:
-                    started = group
-                    self._start_group(row, group)
                 wanted = target[row - start] + self.factor[start:row, row] @ self.errors[start:row]
                 codes[row] = self._round(row, wanted)
-        if self.regrid is not None:
-            zero = None if self.grid.zero_point is None else np.rint(self.zero).astype(np.uint8)
-            self.grid = replace(self.grid, scale=self.scale.astype(self.grid.scale.dtype), zero_point=zero)
         return codes
 
     def _round(self, row: int, wanted: Floats) -> Floats:
@@ -262,15 +251,3 @@ class _Feedback:
         codes: Floats = np.clip(np.rint(wanted / scale) + zero, self.grid.least, self.grid.most)
         self.errors[row] = self.weight[row] - (codes - zero) * scale
         return codes
-
-    def _start_group(self, start: int, group: int) -> None:
-        """Take the group's grid from where the errors so far have moved its rows."""
-        assert self.regrid is not None
-        part = slice(start, start + int((self.groups == group).sum()))
-        moved = self.factor[:start, part].T @ self.errors[:start]
-        within = self.factor[part, part].T
-        made = self.regrid(self.weight[part] + np.linalg.solve(within, moved))
-        # rounded as it will be stored, so that codes and scale fit
-        self.scale[group] = made.scale[0].astype(self.grid.scale.dtype)
-        if made.zero_point is not None:
-            self.zero[group] = made.zero_point[0]
