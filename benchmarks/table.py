@@ -76,6 +76,25 @@ def render_accounts(result: Result) -> str:
     return "\n\n".join([title, f"{_machine(result['environment'])}.", *parts]) + "\n"
 
 
+def render_spellings(result: Result) -> str:
+    """Write the spellings of single computations, each beside the one that onnxq emits."""
+    lines = [
+        [
+            each["asked"] if not place else "",
+            each["shape"] if not place else "",
+            answer,
+            f"{1000 * found['least_ms']:.0f}",
+            f"{found['ratio_least']:.2f}",
+            f"{found['ratio_median']:.2f}",
+        ]
+        for each in result["spellings"].values()
+        for place, (answer, found) in enumerate(each["answers"].items())
+    ]
+    grid = table(["computation", "at", "spelling", "least, us", "ratio", "of medians"], lines)
+    what = "The first spelling of each is what onnxq emits; ratios are to it, so that more than 1 is slower."
+    return f"## Spellings of one computation\n\n{what} {_machine(result['environment'])}.\n\n{grid}\n"
+
+
 def _subject(result: Result) -> list[str]:
     rows = result["rows"]
     parts = [f"## {result['subject']}", _circumstances(result), *filter(None, [result.get("remark")])]
@@ -137,6 +156,7 @@ def page(folder: Path) -> str:
     parts = [render(each for each in others if isinstance(each["rows"], dict))]
     parts += [render_memory(each) for each in others if isinstance(each["rows"], list)]
     parts += [render_layers(each) for each in found.values() if "stack" in each]
+    parts += [render_spellings(each) for each in found.values() if "spellings" in each]
     parts += [render_accounts(each) for each in found.values() if "accounts" in each]
     for path, each in methods.items():
         words = path.with_suffix(".md")
