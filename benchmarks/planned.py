@@ -60,12 +60,14 @@ class Planned:
         split: Whether channels may be multiplied in float.
         without: A form that no linear may take; "" for none.
         effects: Whether a layer's error counts by what it does to the output.
+        last: Whether the most accurate plan of the front is taken, whatever its time.
     """
 
     bits: Bits
     split: bool = True
     without: str = ""
     effects: bool = True
+    last: bool = False
 
     name = "planned"
 
@@ -86,9 +88,9 @@ class Planned:
         forms = tuple(form for form in wished.forms if self._takes(form))
         settings = replace(wished, forms=forms, split=self.split, trial=trial, margin=margin_for(self.bits))
         plan = plan_layers(model, statistics, settings)
-        if not self.effects or "int8 static" not in forms:
-            return plan
-        return plan.weighed(self._effects(model, plan, statistics, source), settings)
+        if self.effects and "int8 static" in forms:
+            plan = plan.weighed(self._effects(model, plan, statistics, source), settings)
+        return plan.at(len(plan.front) - 1, "the most accurate plan") if self.last else plan
 
     def _effects(
         self, model: ir.Model, plan: Plan, statistics: Statistics, source: DataSource

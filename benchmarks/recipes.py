@@ -97,6 +97,13 @@ def ours(bits: Bits, without: str = "") -> Recipe | None:
     return None if without and made == _ours(bits, "") else made
 
 
+def most_accurate(bits: Bits) -> Recipe:
+    """The same with the last plan of its front: what `--min-fidelity` goes towards, whatever it takes."""
+    made = _ours(bits, "")
+    steps = tuple(replace(each, last=True) if isinstance(each, Planned) else each for each in made.exact)
+    return replace(made, exact=steps)
+
+
 def _ours(bits: Bits, without: str) -> Recipe:
     moved: tuple[Step, ...] = () if without == "migration" else migrating(bits)
     if without == "search":
@@ -263,6 +270,7 @@ ROWS: Mapping[str, tuple[str, Made]] = {
         lambda bits: Recipe(linears(bits), (SplitChannels(), *migration(bits))),
     ),
     "ours": ("what `onnxq optimize` does: shift and scale of norms, its plan, feedback, bias", ours),
+    "ours-accurate": ("the same with the most accurate of its plans", most_accurate),
 }
 """What each row is, and its passes; None where no kernel can show it at these bits."""
 
@@ -281,7 +289,8 @@ ORDER = (
     ("disassemble", "qllm"),
     ("per-token", "rotate"),
     ("rotate", "quarot"),
-    ("quarot", "ours"),
+    ("quarot", "ours-accurate"),
+    ("ours", "ours-accurate"),
     ("peg", "ours"),
     ("qllm", "ours"),
     ("split-os-plus", "ours"),
