@@ -31,6 +31,7 @@ from onnxq.passes.clean import cleaning
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import Gather, PipelineResult, run
 from onnxq.planning.layers import Plan, plan_layers
+from onnxq.planning.rows import rows_at
 from onnxq.recipe import OptimizeSettings
 from onnxq.report.rows import RefinementRow
 from onnxq.statistics import Statistic, Statistics
@@ -151,7 +152,9 @@ class Attempts:
         better. MiniLM's was 27 with them and 24 without. Held-out samples decide; those have to be as unlike
         the rest as what the model will meet.
         """
-        model, wished = base[1].model, self.emission.plan_settings()
+        model = base[1].model
+        timed = () if self.emission.counts_bytes else self.settings.cases
+        wished = self.emission.plan_settings(rows_at(model, timed, self.stage.threads))
         choices = (False, True) if self.emission.evens_out else (False,)
         kinds = [replace(wished, insert_nodes=each) for each in choices]
         plans = [plan_layers(model, statistics, kind) for kind in kinds]

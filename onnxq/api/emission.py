@@ -6,6 +6,7 @@ become the settings of passes and of the planner.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from onnxq.api.ranges import Ranges
@@ -104,12 +105,13 @@ class Emission:
         """
         return self.settings.effort == "best" or self.target.provider in ("openvino", "tensorrt")
 
-    def plan_settings(self) -> PlanSettings:
-        """What bears on the choice of a form for each linear."""
+    def plan_settings(self, rows: Mapping[str, tuple[int, ...]] | None = None) -> PlanSettings:
+        """What bears on the choice of a form for each linear; `rows` as in `PlanSettings`."""
         return PlanSettings(
             target=self.target,
             keep_float=self.settings.keep_float,
             forms=self._forms(),
+            rows=rows or {},
             count="bytes" if self.counts_bytes else "time",
             exchange=BYTES_EXCHANGE if self.counts_bytes else EXCHANGE,
             trial=TrialSettings(rows=_ROWS[self.settings.effort]),

@@ -30,6 +30,7 @@ from onnxq.runtime import (
     optimized_graph,
     read_machine,
 )
+from onnxq.runtime.feeds import ports_of, shapes_for
 from onnxq.targets import Target, detect, find, violations
 from onnxq.targets.costs import KernelCosts
 from onnxq.targets.measured import costs_of
@@ -96,6 +97,8 @@ def optimize(
         seed=settings.seed,
         progress=progress,
     )
+    for case in settings.cases:
+        shapes_for(ports_of(stage.model), case)  # so is a shape that fits no input
     folder = None if work_dir is None else Path(work_dir)
     checkpoints = Checkpoints(folder, (stage.calibration.fingerprint, settings.verify, str(settings.seed)))
     if settings.passes is not None:

@@ -208,6 +208,21 @@ def _sizes(model: ir.Model, source: DataSource, names: Sequence[str]) -> dict[st
         times = min(source.batch_size, len(source))
         source = replace(source.select(source.indices[:1]), batch_size=1)
     batch = batch or next(source.batches())
+    found = shapes_in_run(model, names, batch.feeds)
+    return {name: times * 4 * int(np.prod(found[name], dtype=np.float64)) for name in names}
+
+
+def shapes_in_run(
+    model: ir.Model, names: Sequence[str], feeds: Mapping[str, Any], threads: int = 0
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the computed values `names` in one run; the values themselves stay in the runtime.
+
+    Args:
+        model: What to run; not changed.
+        names: Values of the main graph, none of them an input or a constant.
+        feeds: An array for each input.
+        threads: Threads of the runtime; 0 leaves it to the runtime.
+    """
     copy = tapped(model, names)
     taken = {value.name for node in copy.graph for value in node.outputs}
     shapes = []
@@ -220,11 +235,8 @@ def _sizes(model: ir.Model, source: DataSource, names: Sequence[str]) -> dict[st
         shapes.append(node.outputs[0])
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(shapes)
-    found = _session(copy, 0).run(batch.feeds)
-    return {
-        name: times * 4 * int(np.prod(found[shape.name or ""], dtype=np.float64))
-        for name, shape in zip(names, shapes, strict=True)
-    }
+    found = _session(copy, threads).run(feeds)
+    return {name: tuple(found[shape.name or ""].tolist()) for name, shape in zip(names, shapes, strict=True)}
 
 
 def _session(model: ir.Model, threads: int) -> Any:

@@ -245,13 +245,17 @@ def decibels(error: float) -> float:
 def _cost(option: Option, group: Group, settings: PlanSettings) -> float:
     if settings.count == "bytes":
         return option.size(group.channels, group.columns)
-    return option.cost(
-        settings.target.costs,
-        settings.tokens,
-        group.channels,
-        group.columns,
-        scaling=option.form == "int8 static",
-        biased=[linear.columns for linear in group.linears if linear.bias is not None],
+    biased = [linear.columns for linear in group.linears if linear.bias is not None]
+    return sum(
+        option.cost(
+            settings.target.costs,
+            rows,
+            group.channels,
+            group.columns,
+            scaling=option.form == "int8 static",
+            biased=biased,
+        )
+        for rows in settings.rows_of(str(group.activation.name))
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,7 +28,9 @@ class PlanSettings:
         forms: Forms that the format has.
         insert_nodes: Whether a Mul may even channels out.
         split: Whether channels may be multiplied in float.
-        tokens: Rows of an activation that costs are reckoned with.
+        tokens: Rows of an activation that costs are reckoned with where none are known.
+        rows: By activation, its rows at each of the shapes that the model is wanted for; costs are added up
+            over them.
         exchange: See `EXCHANGE`.
         count: What a form costs: the time it takes, or the bytes of its weights.
         trial: How finely trials round.
@@ -40,6 +43,11 @@ class PlanSettings:
     insert_nodes: bool = True
     split: bool = True
     tokens: int = 128
+    rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     exchange: float = EXCHANGE
     count: Literal["time", "bytes"] = "time"
     trial: TrialSettings = field(default_factory=TrialSettings)
+
+    def rows_of(self, activation: str) -> tuple[int, ...]:
+        """Rows that an activation has, shape by shape."""
+        return self.rows.get(activation) or (self.tokens,)

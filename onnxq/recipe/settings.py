@@ -84,8 +84,9 @@ class OptimizeSettings:
         min_speedup: Lowest acceptable speed relative to the original; 1.5 is half as fast again.
         threads: Threads of the runtime; None for all cores.
         max_size: Largest acceptable size of the weights in bytes.
-        shapes: Shape to time each input with by name, and size (as a shape of one number) of each dimension
-            by its name; several such mappings are timed one after the other; none for shapes out of the data.
+        shapes: Shape to plan for and to time each input with by name, and size (as a shape of one number) of
+            each dimension by its name; several such mappings are timed one after the other; none for shapes
+            out of the data, and a plan for 128 rows.
         costs: What kernels cost, by the fields of `onnxq.targets.costs.KernelCosts`; none to measure it on
             this machine, once. The recipe of a report says what it was.
         passes: Passes to run instead of the chosen ones, as words; None lets target and effort decide.

@@ -24,6 +24,7 @@ from onnxq.recipe import DataSettings, OptimizeSettings, format_pass, parse_pass
 from onnxq.report.results import Report
 from onnxq.runtime import kernels_of, open_session, optimized_graph
 from onnxq.targets import TARGETS
+from onnxq.targets.costs import KernelCosts
 from tests.api import models
 from tests.graphs import check, model_of, ops_of
 
@@ -386,3 +387,33 @@ def test_every_threads_and_seed_is_honoured() -> None:
     result = tiny(threads=1, seed=3)
     assert result.report.machine.threads == 1
     assert parse_recipe(result.report.recipe).seed == 3
+
+
+def test_the_plan_follows_the_shapes_that_are_named() -> None:
+    """Where a call is dear, one row is best left float: it takes two operators less."""
+    random = np.random.default_rng(0)
+    base = model_of(
+        "g (float[N,256] x) => (float[N,256] y) { m = MatMul(x, w) t = Tanh(m) y = MatMul(t, v) }",
+        w=random.normal(size=(256, 256), scale=1 / 16).astype(np.float32),
+        v=random.normal(size=(256, 256), scale=1 / 16).astype(np.float32),
+    )
+    data = {"x": random.normal(size=(64, 256)).astype(np.float32)}
+    given = QUICK | {"target": "x86-vnni", "costs": vars(KernelCosts(call=50.0))}
+    few, many = (
+        optimize(base, data, settings=OptimizeSettings(**given, shapes={"x": (rows, 256)})).report.layers
+        for rows in (1, 1024)
+    )
+    assert {row.decision for row in few} == {"float"}
+    assert {row.decision for row in many} == {"int8 static"}
+
+
+def test_a_shape_that_fits_no_input_is_refused_before_the_work() -> None:
+    told: list[str] = []
+    with pytest.raises(UsageProblem, match="no input named 'words'"):
+        optimize(
+            models.small(),
+            models.small_data(),
+            settings=OptimizeSettings(**QUICK, shapes={"words": (1, 8)}),
+            progress=lambda stage, done, total: told.append(stage),
+        )
+    assert told == ["reading the model and the data"]

@@ -288,3 +288,21 @@ def test_what_matters_more_to_the_output_gets_the_better_form() -> None:
         changed = [point.changed for point in weighed.front if point.changed]
         assert changed[0] == heard
         assert changed.index(other) > changed.index(heard)
+
+
+def test_costs_are_those_of_the_rows_added_up_over_the_shapes() -> None:
+    def costs(**given: object) -> dict[str, float]:
+        layer = only(planned(linear(), towering_channels, replace(SETTINGS, **given)))  # type: ignore[arg-type]
+        return {each.option: each.cost for each in layer.considered}
+
+    few, many, both = (costs(rows={"x": rows}) for rows in ((1,), (512,), (1, 512)))
+    assert both == pytest.approx({option: few[option] + many[option] for option in few})
+    assert costs(rows={"another": (1,)}) == costs(), "what is not known of x is not made up"
+
+
+def test_what_few_rows_do_not_pay_for_many_do() -> None:
+    """Scales by token take a handful of operators more, however few tokens there are."""
+    dear = replace(SETTINGS.target, costs=replace(SETTINGS.target.costs, call=5.0))
+    wanted = replace(SETTINGS, target=dear, exchange=0.7)
+    one, many = (only(planned(linear(), spiky, replace(wanted, rows={"x": (rows,)}))) for rows in (1, 4096))
+    assert (one.form, many.form) == ("float", "int8 per-token")
