@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.names import Names
+
 Attributes = Mapping[str, Any]
-Scope = ir.Graph | ir.Function
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,14 @@ class Edit:
         self.model = model
         self.owner = owner
         self.changes: list[Change] = []
-        self._names = _names_of(model)
-        self._numbers: dict[str, int] = {}
+        self._names = Names(model)
         self._functions = {function.graph: function for function in model.functions.values()}
         self._made: set[ir.Node] = set()
         self._dropped: dict[ir.Value, ir.Graph] = {}
 
     def unique(self, name: str) -> str:
         """`name`, or `name` with the first free number behind it; reserved from now on."""
-        candidate, number = name, self._numbers.get(name, 0)
-        while self._names[candidate] > 0 or not candidate:
-            number += 1
-            candidate = f"{name}_{number}"
-        self._numbers[name] = number
-        self._names[candidate] += 1
-        return candidate
+        return self._names.take(name)
 
     def constant(self, array: np.ndarray, name: str, *, near: ir.Node) -> ir.Value:
         """A new constant that `near` can read: an initializer of its graph, or a node inside a function body.
@@ -159,9 +152,26 @@ class Edit:
         if value.is_graph_input() or value.is_graph_output():
             raise ValueError(f"{value.name!r} is an input or output of its graph; its name is not ours")
         old = value.name
-        self._release(old)
+        self._names.release(old)
         _rename(value, self.unique(name))
         self._note("rename", value.producer(), f"{old} to {value.name}")
+
+    def hand_over(self, old: ir.Value, new: ir.Value, name: str) -> None:
+        """Give `new` the name of `old` and its place as a graph output; `old` is called `name` (made unique).
+
+        For a value that holds other numbers from now on, next to one that holds the old ones. Whoever reads
+        `old` goes on reading it.
+
+        Raises:
+            ValueError: The name of one of them is not ours: a graph input, or an output but for `old`.
+        """
+        public, is_output = str(old.name), old.is_graph_output()
+        if is_output:
+            self._note("hand over", new.producer(), f"output {public}")
+            self._hand_over_output(old, new)
+        self.rename(old, name)
+        if not is_output:
+            self.rename(new, public)
 
     def take_over(self, old: ir.Value, new: ir.Value) -> None:
         """Let `new` stand where `old` stood, under its name; what computed `old` alone goes.
@@ -300,7 +310,7 @@ class Edit:
         read = [value for reader in (node, *inside) for value in reader.inputs if value is not None]
         graph.remove(node, safe=True)
         for out in node.outputs:
-            self._release(out.name)
+            self._names.release(out.name)
         for inner in inside:  # what a subgraph captured is read by one less
             for index in range(len(inner.inputs)):
                 inner.replace_input_with(index, None)
@@ -334,11 +344,6 @@ class Edit:
         else:  # in front of everything, where any reader can see it
             first = next(iter(graph), None)
             graph.insert_before(first, producer) if first is not None else graph.append(producer)
-
-    def _release(self, name: str | None) -> None:
-        """Let `name` be given again, now that its value has gone or is called otherwise."""
-        self._names[name or ""] -= 1
-        self._numbers.pop(name or "", None)
 
     def _note(self, action: str, node: ir.Node | None, detail: str) -> None:
         self.changes.append(Change(self.owner, action, label_of(node) if node is not None else "", detail))
@@ -383,17 +388,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return ir.tensor(value) if isinstance(value, np.ndarray) else value
-
-
-def _names_of(model: ir.Model) -> Counter[str]:
-    """Names of all values and nodes of the model, its subgraphs and its functions, and how many bear each."""
-    names: Counter[str] = Counter()
-    roots: list[Scope] = [model.graph, *model.functions.values()]
-    for root in roots:
-        for node in root.all_nodes():
-            names[node.name or ""] += 1
-            names.update(value.name or "" for value in node.outputs)
-        for graph in (root.graph if isinstance(root, ir.Function) else root, *root.subgraphs()):
-            names.update(value.name or "" for value in graph.inputs)
-            names.update(list(graph.initializers))
-    return names

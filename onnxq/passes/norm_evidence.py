@@ -44,6 +44,8 @@ _SPELLED = _model(
 )
 
 _OUTPUT = _model(f"{_LAYER} y = MatMul(n, w)", outputs="float[N,4] y, float[N,4] n")
+_FIRES = (_PRE, _BARE, _POST, _POST_SPLIT, _TWO, _RMS, _SPELLED, _OUTPUT)
+
 _TIED = _model(f"{_LAYER} m = MatMul(n, w) o = MatMul(x, w) k = MatMul(o, w) y = Add(m, k)")
 _NO_LINEAR = _model(f"{_LAYER} y = Tanh(n)", _NORM)
 _COMPUTED = _model(
@@ -64,9 +66,8 @@ def seen(low: np.ndarray, high: np.ndarray, name: str = "n") -> Statistics:
 def gamma_examples() -> Examples:
     """For `FoldGamma`."""
     return Examples(
-        fires=tuple(Example(text) for text in (_PRE, _BARE, _POST, _POST_SPLIT, _TWO, _RMS, _SPELLED)),
+        fires=tuple(Example(text) for text in _FIRES),
         holds=(
-            Example(_OUTPUT, "output of its graph"),
             Example(_TIED, "no linear reads it"),
             Example(_NO_LINEAR, "no linear reads it"),
             Example(_COMPUTED, "computed"),
@@ -80,12 +81,8 @@ def shift_examples() -> Examples:
     uneven = seen(*_UNEVEN)
     even = seen(-np.ones(4), np.ones(4))
     return Examples(
-        fires=tuple(
-            Example(text, statistics=uneven)
-            for text in (_PRE, _BARE, _POST, _POST_SPLIT, _TWO, _RMS, _SPELLED)
-        ),
+        fires=tuple(Example(text, statistics=uneven) for text in _FIRES),
         holds=(
-            Example(_OUTPUT, "output of its graph", statistics=uneven),
             Example(_TIED, "no linear reads it", statistics=uneven),
             Example(_NO_LINEAR, "no linear reads it", statistics=uneven),
             Example(_COMPUTED, "computed", statistics=uneven),

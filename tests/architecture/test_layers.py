@@ -25,7 +25,7 @@ LAYERS = (
     ("contract",),
     ("edit",),
     ("statistics",),
-    ("errors", "lookup"),
+    ("errors", "lookup", "names"),
 )
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 

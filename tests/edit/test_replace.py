@@ -115,3 +115,27 @@ def test_replacing_a_value_by_itself_is_nothing():
     edit.replace(h, h)
     edit.rewire(node_of(model, "Relu"), 0, h)
     assert not edit.changes
+
+
+@pytest.mark.parametrize("name", ["h", "y"], ids=["an inner value", "an output"])
+def test_what_is_handed_over_keeps_its_readers_and_gives_its_name(name):
+    model = model_of("g (float[N,2] x) => (float[N,2] y, float[N,2] z) { h = Neg(x) y = Abs(h) z = Exp(y) }")
+    expected = outputs_of(model, {"x": X})
+    old = next(out for node in model.graph for out in node.outputs if out.name == name)
+    readers = {node.op_type for node in old.consumers()}
+    edit = edit_of(model)
+    (new,) = edit.insert("Identity", [old], before=node_of(model, "Exp"), names=["new"], like=old)
+    edit.hand_over(old, new, "moved")
+    check(model)
+    assert (old.name, new.name, old.is_graph_output()) == ("moved", name, False)
+    assert {node.op_type for node in old.consumers()} == {*readers, "Identity"}
+    assert new.is_graph_output() == (name == "y")
+    assert outputs_of(model, {"x": X}).keys() == expected.keys()
+    assert all(np.array_equal(outputs_of(model, {"x": X})[each], array) for each, array in expected.items())
+
+
+def test_the_input_of_a_graph_hands_nothing_over():
+    model = model_of(CHAIN)
+    edit = edit_of(model)
+    with pytest.raises(ValueError, match="not ours"):
+        edit.hand_over(model.graph.inputs[0], node_of(model, "Neg").outputs[0], "other")

@@ -5,7 +5,8 @@
     linear(y) = y W + b   =>   y' (s W) + (b + z W)            nothing added
     y elsewhere           =>   y' * s + z                      one Mul, and one Add unless z can hide
 
-The residual that reads a post-LN norm adds a linear branch to it: z then hides in that branch's bias.
+An output of the graph is restored as a reader is. The residual that reads a post-LN norm adds a linear branch
+to it: z then hides in that branch's bias, unless somebody else wants it back.
 Exact in the reals; arithmetic on weights is in float64 and rounded once.
 Source: the migration of Outlier Suppression (arXiv 2209.13325, sec. 4.1) and Outlier Suppression+
 (arXiv 2304.09145, sec. 3.1), with every reader compensated.
@@ -41,13 +42,15 @@ class Migration:
         linears: Readers that absorb scale and shift in their weights.
         restored: Direct readers of anything else, which get the old numbers back.
         branches: For each of `restored` that is a residual Add, the linear whose bias can take the shift;
-            empty unless all of them can.
+            empty unless all of them can, and nobody else wants the shift.
+        is_output: Whether the graph gives the norm's output to its caller, who gets the old numbers back.
     """
 
     norm: Norm
     linears: tuple[Linear, ...]
     restored: tuple[Hop, ...] = ()
     branches: tuple[Linear, ...] = ()
+    is_output: bool = False
 
     @property
     def weights(self) -> list[np.ndarray]:
@@ -70,7 +73,7 @@ class Migration:
         for linear in self.linears:
             rewrite_linear(linear, edit, *absorbed(linear, scale, shift))
         gamma, beta = self._producer(scale, shift)
-        if self.restored:
+        if self.restored or self.is_output:
             self._restore(edit, scale, shift)
         else:
             edit.rename(self.norm.output, f"{self.norm.output.name}{MIGRATED}")
@@ -85,23 +88,25 @@ class Migration:
 
     def _restore(self, edit: Edit, scale: np.ndarray, shift: np.ndarray) -> None:
         """Give the old numbers, under their old name, to whoever is no linear."""
-        output, dtype = self.norm.output, self.norm.dtype
+        output = restored = self.norm.output
         name = str(output.name)
-        edit.rename(output, f"{name}{MIGRATED}")
-        hidden = bool(self.branches)
         for branch in self.branches:
             bias = np.zeros(branch.columns) if branch.bias is None else branch.bias.astype(np.float64)
             rewrite_linear(branch, edit, branch.weight, bias + shift)
         near = _behind(self.norm.nodes[-1])
-        restored = output
         steps = [("Mul", scale)] if (scale != 1).any() else []
-        steps += [("Add", shift)] if shift.any() and not hidden else []
-        for number, (op_type, vector) in enumerate(steps, 1):
-            constant = edit.constant(vector.astype(dtype), f"{name}_{op_type.lower()}", near=near)
-            wish = name if number == len(steps) else f"{name}_scaled"
-            (restored,) = edit.insert(op_type, [restored, constant], before=near, names=[wish], like=output)
+        steps += [("Add", shift)] if shift.any() and not self.branches else []
+        for op_type, vector in steps:
+            array = vector.astype(self.norm.dtype)
+            constant = edit.constant(array, f"{name}_{op_type.lower()}", near=near)
+            inputs = [restored, constant]
+            (restored,) = edit.insert(op_type, inputs, before=near, names=[f"{name}_restored"], like=output)
         for node, index in self.restored:
             edit.rewire(node, index, restored)
+        if steps:
+            edit.hand_over(output, restored, f"{name}{MIGRATED}")
+        else:
+            edit.rename(output, f"{name}{MIGRATED}")
 
 
 def plan_migration(norm: Norm, *, insert_nodes: bool = True) -> Migration | Reject:
@@ -109,14 +114,14 @@ def plan_migration(norm: Norm, *, insert_nodes: bool = True) -> Migration | Reje
 
     Args:
         norm: What `find_norm` found.
-        insert_nodes: Whether a Mul (and Add) may restore the numbers for readers that are no linears.
+        insert_nodes: Whether a Mul (and Add) may restore the numbers for readers that are no linears, and
+            for the caller where the norm's output is one of the graph's.
     """
     label = str(norm.output.name)
-    if norm.output.is_graph_output():
-        return Reject("the norm's output is an output of its graph", label)
     hops: dict[Hop, list[Use]] = {}
     for use in uses_through(norm.output, norm.channels):
-        hops.setdefault(_first_hop(norm.output, use), []).append(use)
+        if (hop := _first_hop(use)) is not None:
+            hops.setdefault(hop, []).append(use)
     linears: list[Linear] = []
     restored: list[Hop] = []
     for hop, uses in hops.items():
@@ -134,25 +139,29 @@ def plan_migration(norm: Norm, *, insert_nodes: bool = True) -> Migration | Reje
 def _planned(
     norm: Norm, linears: list[Linear], restored: list[Hop], insert_nodes: bool
 ) -> Migration | Reject:
-    label = str(norm.output.name)
+    label, graph = str(norm.output.name), norm.nodes[-1].graph
+    is_output = norm.output.is_graph_output()
     if not linears:
         return Reject("no linear reads it", label)
     if restored and not insert_nodes:
         reader = restored[0][0]
         return Reject(f"{reader.op_type} {reader.name!r} reads it too, and nodes may not be inserted", label)
-    if any(node.graph is not norm.nodes[-1].graph for node, _ in restored):
+    if is_output and not insert_nodes:
+        return Reject("it is an output of its graph, and nodes may not be inserted", label)
+    given_here = graph is not None and any(value is norm.output for value in graph.outputs)
+    if any(node.graph is not graph for node, _ in restored) or is_output != given_here:
         return Reject("a subgraph reads it", label)
     branches = [_branch(norm, hop) for hop in restored]
     absorbing = {linear.node for linear in linears}  # one of these cannot take the shift a second time
     usable = tuple(branch for branch in branches if branch is not None and branch.node not in absorbing)
-    return Migration(norm, tuple(linears), tuple(restored), usable if len(usable) == len(branches) else ())
+    hidden = usable if len(usable) == len(branches) and not is_output else ()
+    return Migration(norm, tuple(linears), tuple(restored), hidden, is_output)
 
 
-def _first_hop(value: ir.Value, use: Use) -> Hop:
+def _first_hop(use: Use) -> Hop | None:
+    """The direct reader on the way to `use`; None where the value itself leaves its graph."""
     node = use.path[0] if use.path else use.node
-    if node is None:
-        raise LookupError(f"{value.name!r} is an output of its graph")
-    return node, 0 if use.path else use.index
+    return None if node is None else (node, 0 if use.path else use.index)
 
 
 def _linear_reading(use: Use, channels: int) -> Linear | None:

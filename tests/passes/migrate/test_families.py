@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnxq.ir.walk import nodes
@@ -37,6 +38,15 @@ FREE = {
 TRACED = {"post": 0, "pre": 0, "decoder": 0, "crossed": 2}  # and as tracing does, heads joined to the batch
 
 
+def exposed(model):
+    """The model with the outputs of all norms as outputs of its own, whoever else reads them."""
+    for norm in norms_of(model):
+        if not norm.output.is_graph_output():
+            norm.output.type = ir.TensorType(ir.DataType.from_numpy(norm.dtype))
+            model.graph.outputs.append(norm.output)
+    return model
+
+
 def assert_exact(before, result, a_pass):
     assert result.modified
     assert result.settled
@@ -64,6 +74,17 @@ def test_shift_and_scale_cost_a_mul_a_residual_and_no_add(name, opset, dynamo, p
     inserted = [op_type for op_type in made_by(result.model, a_pass) if op_type != "Constant"]
     assert inserted == ["Mul"] * RESIDUALS[name]
     moved = [norm for norm in norms_of(result.model) if str(norm.output.name).endswith("_migrated")]
+    assert len(moved) == MIGRATABLE[name]
+
+
+@every_spelling
+@pytest.mark.parametrize("a_pass", [FoldGamma(guard=0.75), ShiftScale()], ids=lambda each: each.name)
+def test_norms_that_are_outputs_too_get_their_numbers_back(name, opset, dynamo, precision, a_pass):
+    before = exposed(family(name, opset, dynamo, precision))
+    result = apply_pass(before, a_pass, norm_statistics(before))
+    assert_exact(before, result, a_pass)
+    assert made_by(result.model, a_pass).count("Mul") == MIGRATABLE[name]
+    moved = [norm for norm in norms_of(result.model) if str(norm.output.name).endswith(MIGRATED)]
     assert len(moved) == MIGRATABLE[name]
 
 

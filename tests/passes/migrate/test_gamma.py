@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnxq.passes.migrate.fold_gamma import FoldGamma
 from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.pipeline import apply_pass
-from tests.graphs import outputs_of
+from tests.graphs import ops_of, outputs_of
 from tests.passes.migrate.families import made_by, norms_of
 from tests.passes.migrate.test_migration import C, built, migrated, reasons, seen
 
@@ -49,11 +50,19 @@ def test_keys_and_values_of_every_decoder_layer_are_compensated(a_pass, layers, 
 
 
 @BOTH
-def test_an_encoder_that_is_an_output_too_holds(a_pass):
-    body, arrays = crossed(2, 0)
-    result = apply_pass(built(body, "double[N,6] y, double[N,6] n", **arrays), a_pass, seen())
-    assert not result.modified
-    assert "an output" in reasons(result)
+@pytest.mark.parametrize("seed", range(3))
+def test_an_encoder_that_is_an_output_too_gets_its_old_numbers(a_pass, seed):
+    body, arrays = crossed(2, seed)
+    model = built(body, "double[N,6] n, double[N,6] y", **arrays)
+    result = migrated(model, a_pass, seen(seed))
+    restored = ["Mul", "Add"] if isinstance(a_pass, ShiftScale) else ["Mul"]
+    assert ops_of(result.model)[: len(restored) + 2] == ["LayerNormalization", *restored, "Tanh"]
+    assert made_by(result.model, a_pass).count("Mul") == 1
+    given = result.model.graph.outputs[0]
+    assert (given.name, str(given.shape), given.dtype) == ("n", "[N,6]", ir.DataType.DOUBLE)
+    (norm,) = norms_of(result.model)
+    assert norm.output.name == "n_migrated", "statistics of the old numbers do not fit it"
+    assert not apply_pass(result.model, a_pass, seen(seed)).modified
 
 
 @BOTH

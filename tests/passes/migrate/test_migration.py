@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -139,6 +140,51 @@ def test_a_shift_without_scale_needs_no_mul() -> None:
     assert "Mul" not in made_by(result.model, ShiftScale)
 
 
+GIVEN = "double[N,6] y, double[N,6] n"
+
+
+@BOTH
+@pytest.mark.parametrize("body", FIRES.values(), ids=FIRES)
+def test_an_output_gets_its_numbers_beside_any_reader(a_pass: Pass, body: str) -> None:
+    result = migrated(built(body, GIVEN), a_pass)
+    assert result.modified
+    assert [value.name for value in result.model.graph.outputs] == ["y", "n"]
+
+
+def test_an_output_and_a_residual_share_what_restores_them() -> None:
+    """The shift of the residual cannot hide in its branch then: the output wants it."""
+    result = migrated(built(FIRES["a residual and its branch"], GIVEN), ShiftScale())
+    made = {node.op_type: node for node in result.model.graph if node.name.startswith("n_")}
+    assert sorted(made) == ["Add", "Mul"]
+    assert made["Add"].outputs[0].is_graph_output()
+    assert [node.op_type for node in made["Add"].outputs[0].consumers()] == ["Add"]
+
+
+def test_an_output_whose_shift_alone_moves_costs_an_add() -> None:
+    result = migrated(built(f"{NORM} y = Gemm(n, w, b)", GIVEN), ShiftScale(scale=False))
+    assert made_by(result.model, ShiftScale) == ["Add"]
+
+
+@BOTH
+def test_an_output_holds_where_no_node_may_be_inserted(a_pass: Pass) -> None:
+    model = built(f"{NORM} y = MatMul(n, w)", GIVEN)
+    result = apply_pass(model, replace(a_pass, insert_nodes=False), seen())
+    assert not result.modified
+    assert "it is an output of its graph, and nodes may not be inserted" in reasons(result)
+
+
+@BOTH
+def test_the_output_of_a_branch_gets_its_numbers(a_pass: Pass) -> None:
+    body = (
+        "y, o = If(c) <then_branch = t () => (double[N,6] p, double[N,6] n) "
+        f"{{ {NORM} p = MatMul(n, w) }}, "
+        "else_branch = e () => (double[N,6] q, double[N,6] r) { q = MatMul(x, v) r = Identity(x) }>"
+    )
+    result = migrated(built(body, "double[N,6] y, double[N,6] o", "double[N,6] x, bool c"), a_pass)
+    assert result.modified
+    assert "Mul" in made_by(result.model, a_pass)
+
+
 @BOTH
 def test_a_weight_that_two_layers_read_is_cloned(a_pass: Pass) -> None:
     body = f"{NORM} m = MatMul(n, w) o = MatMul(x, w) y = Add(m, o)"
@@ -185,7 +231,6 @@ def _halves(body: str) -> ir.Model:
 
 
 REFUSED: dict[str, tuple[Callable[[], ir.Model], str]] = {
-    "an output": (lambda: built(f"{NORM} y = MatMul(n, w)", "double[N,6] y, double[N,6] n"), "an output"),
     "no linear": (lambda: built(f"{NORM} y = Tanh(n)"), "no linear reads it"),
     "a weight on the left": (
         lambda: built(f"{NORM} t = Transpose(n) y = MatMul(w, t)"),
