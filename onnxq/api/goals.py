@@ -1,4 +1,4 @@
-"""What was asked for, whether it was met, and what to do next."""
+"""What was asked for, and whether it was met."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import onnx_ir as ir
 
 from onnxq.api.evaluate import Pace, score_with, time_pairs
 from onnxq.api.records import weight_bytes
+from onnxq.api.speed import Venue, speed_goal
 from onnxq.api.stage import Stage
 from onnxq.api.steering import Standing
-from onnxq.planning.layer_plan import LayerPlan
 from onnxq.recipe import OptimizeSettings
 from onnxq.report import figures
 from onnxq.report.measures import Fidelity, Goal, Timing
-from onnxq.targets import Target, violations
 from onnxq.verify import Comparison
 
 _QUICK = (2, 0.5)
@@ -83,73 +82,39 @@ def judge_goals(
     settings: OptimizeSettings,
     fidelity: Sequence[Fidelity],
     timings: Sequence[Timing],
+    venue: Venue,
     scores: tuple[float, float] | None,
     size: int,
 ) -> tuple[Goal, ...]:
-    """Every goal, asked for or implied: what is slower than the original on this machine is no result."""
-    goals = []
-    ratios = [timing.ratio for timing in timings if timing.ratio is not None]
-    implied = 1.0 if settings.format == "kernel" and settings.target == "auto" else None
-    wanted = settings.min_speedup if settings.min_speedup is not None else implied
-    if wanted is not None and ratios:
-        asked = f"speed at least {wanted:g}x" if settings.min_speedup is not None else "faster than fp32"
-        goals.append(Goal(asked, f"{min(ratios):.2f}x", min(ratios) >= wanted))
-    if settings.min_fidelity is not None and fidelity:
-        worst = min(row.cosine_mean for row in fidelity)
-        goals.append(
-            Goal(
-                f"mean cosine at least {settings.min_fidelity:g}",
-                f"{worst:.6f}",
-                worst >= settings.min_fidelity,
-            )
-        )
-    if settings.max_drop is not None and scores is not None:
-        before, after = scores
-        drop = drop_of(before, after)
-        goals.append(
-            Goal(
-                f"{settings.eval} drops by at most {settings.max_drop:.2%}",
-                f"{before:.4g} to {after:.4g} ({drop:+.2%} dropped)",
-                drop <= settings.max_drop,
-            )
-        )
-    if settings.max_size is not None:
-        asked = f"weights of at most {figures.size(settings.max_size)}"
-        goals.append(Goal(asked, figures.size(size), size <= settings.max_size))
-    return tuple(goals)
+    """Every goal, asked for or implied: what is slower than the original where it is to run is no result."""
+    goals = (
+        speed_goal(settings, timings, venue),
+        _fidelity_goal(settings, fidelity),
+        _score_goal(settings, scores),
+        _size_goal(settings, size),
+    )
+    return tuple(goal for goal in goals if goal is not None)
 
 
-def next_steps(
-    stage: Stage,
-    plans: Sequence[LayerPlan],
-    target: Target,
-    settings: OptimizeSettings,
-    model: ir.Model,
-) -> tuple[str, ...]:
-    """What a reader of the report may want to do, a sentence each."""
-    hints = []
-    if not stage.separate:
-        hints.append(
-            "The data could not be divided: fidelity was judged on what was calibrated with. Bring more."
-        )
-    elif len(stage.calibration) < 32:
-        hints.append(f"Only {len(stage.calibration)} samples calibrated it; 64 or more make ranges steadier.")
-    if stage.calibration.reader.preparation == "random":
-        hints.append(
-            "Random data says nothing about accuracy: calibrate with real samples before using this."
-        )
-    kept = sum(plan.form == "float" for plan in plans)
-    if kept:
-        hints.append(f"{kept} of {len(plans)} linears stay float; the table of layers says why.")
-    # What is not the user's own list of passes was refused before, had it broken a rule.
-    own = settings.passes is not None
-    broken = [each for each in violations(model, target) if each.owner] if own else []
-    if broken:
-        hints.append(f"{target.name} forbids what your passes made, {len(broken)} times: first {broken[0]}.")
-    if settings.passes is None and not plans:
-        hints.append("No linear was found: `onnxq inspect` shows what onnxq sees in the model.")
-    if not target.confirmable:
-        hints.append(f"It is for {target.title}; the times and kernels told are of this CPU.")
-    if target.weight_bits == 7:
-        hints.append("Weights have 7 bits, since this processor's products saturate with 8.")
-    return tuple(hints)
+def _fidelity_goal(settings: OptimizeSettings, fidelity: Sequence[Fidelity]) -> Goal | None:
+    wanted = settings.min_fidelity
+    if wanted is None or not fidelity:
+        return None
+    worst = min(row.cosine_mean for row in fidelity)
+    return Goal(f"mean cosine at least {wanted:g}", f"{worst:.6f}", worst >= wanted)
+
+
+def _score_goal(settings: OptimizeSettings, scores: tuple[float, float] | None) -> Goal | None:
+    if settings.max_drop is None or scores is None:
+        return None
+    before, after = scores
+    drop = drop_of(before, after)
+    asked = f"{settings.eval} drops by at most {settings.max_drop:.2%}"
+    return Goal(asked, f"{before:.4g} to {after:.4g} ({drop:+.2%} dropped)", drop <= settings.max_drop)
+
+
+def _size_goal(settings: OptimizeSettings, size: int) -> Goal | None:
+    if settings.max_size is None:
+        return None
+    asked = f"weights of at most {figures.size(settings.max_size)}"
+    return Goal(asked, figures.size(size), size <= settings.max_size)

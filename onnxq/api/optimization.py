@@ -10,11 +10,13 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxq.api import records
+from onnxq.api.advice import next_steps
 from onnxq.api.attempts import Attempts, Outcome
 from onnxq.api.checkpoints import Checkpoints
 from onnxq.api.evaluate import Pace, score_with, time_pairs
-from onnxq.api.goals import judge_goals, next_steps
+from onnxq.api.goals import judge_goals
 from onnxq.api.layers import channel_pictures, front_rows, layer_rows
+from onnxq.api.speed import Venue
 from onnxq.api.stage import Progress, Stage, watched_values
 from onnxq.errors import VerificationFailed
 from onnxq.files import save
@@ -24,6 +26,7 @@ from onnxq.recipe import OptimizeSettings, format_recipe, parse_pass
 from onnxq.recipe.typed import build
 from onnxq.report.results import Report
 from onnxq.runtime import (
+    Machine,
     confirm_kernels,
     expected_kernels,
     kernels_of,
@@ -31,6 +34,7 @@ from onnxq.runtime import (
     read_machine,
 )
 from onnxq.runtime.feeds import ports_of, shapes_for
+from onnxq.runtime.latency import SURE_ROUNDS
 from onnxq.targets import Target, detect, find, violations
 from onnxq.targets.costs import KernelCosts
 from onnxq.targets.measured import costs_of
@@ -86,7 +90,8 @@ def optimize(
     started = time.perf_counter()
     settings = settings or OptimizeSettings()
     threads = records.usable_threads(settings.threads)
-    target = _target(settings)
+    machine = read_machine()
+    target = _target(settings, machine)
     if settings.eval is not None:
         score_with(settings.eval)  # a name that is wrong is told before the work, not after it
     stage = Stage.open(
@@ -111,12 +116,12 @@ def optimize(
     if settings.passes is None:
         check_rules(outcome.model, target)
     kernels = _confirm(outcome.model, target)
-    return OptimizeResult(outcome.model, _report(stage, settings, outcome, kernels, target, started))
+    venue = Venue.of(target, machine)
+    return OptimizeResult(outcome.model, _report(stage, settings, outcome, kernels, venue, started))
 
 
-def _target(settings: OptimizeSettings) -> Target:
+def _target(settings: OptimizeSettings, machine: Machine) -> Target:
     """The processor to optimize for; what its kernels cost is measured if it is this one."""
-    machine = read_machine()
     own = detect(machine)
     target = own if settings.target == "auto" else find(settings.target)
     if settings.costs:
@@ -173,11 +178,11 @@ def _report(
     settings: OptimizeSettings,
     outcome: Outcome,
     kernels: dict[str, int],
-    target: Target,
+    venue: Venue,
     started: float,
 ) -> Report:
     stage.progress("timing", 0, 0)
-    pace = Pace(*_ROUNDS[settings.effort], stage.threads)
+    pace = Pace(*_ROUNDS[settings.effort], stage.threads, in_doubt=SURE_ROUNDS)
     timed = time_pairs(stage.model, outcome.model, stage.held_out, settings.cases, pace)
     timings = tuple(
         row for shapes, latency in timed for row in records.timing_rows(latency, records.shape_label(shapes))
@@ -206,10 +211,10 @@ def _report(
         front=front_rows(outcome.plan),
         passes=tuple(row for passes, result in outcome.runs for row in records.pass_rows(passes, result)),
         journal=records.journal_rows(change for _, result in outcome.runs for change in result.journal),
-        goals=judge_goals(settings, fidelity, timings, scores, records.weight_bytes(outcome.model)),
-        hints=next_steps(stage, plans, target, settings, outcome.model),
+        goals=judge_goals(settings, fidelity, timings, venue, scores, records.weight_bytes(outcome.model)),
+        hints=next_steps(stage, plans, venue, settings, outcome.model, timings),
         channels=channel_pictures(stage.model, outcome.exact, plans, before, after),
-        recipe=format_recipe(replace(settings, costs=asdict(target.costs))),
+        recipe=format_recipe(replace(settings, costs=asdict(venue.target.costs))),
         seconds=time.perf_counter() - started,
         exact=records.equality_record(*(result for _, result in outcome.runs)),
     )

@@ -134,7 +134,9 @@ def _settings(recipe: str | None, given: dict[str, Any]) -> OptimizeSettings:
 
 
 def _refuse_missed_goals(report: Report, output: Path) -> None:
-    missed = [f"{goal.asked}: got {goal.got}" for goal in report.goals if not goal.met]
+    missed = [goal for goal in report.goals if not goal.met]
     if missed:
-        hint = f"Nothing was written at {output}."
-        raise GoalMissed("; ".join(missed), hint=hint, slug="goal-missed")
+        ways = dict.fromkeys(goal.way_out for goal in missed if goal.way_out)
+        hint = " ".join((f"Nothing was written at {output}.", *ways))
+        told = "; ".join(f"{goal.asked}: got {goal.got}" for goal in missed)
+        raise GoalMissed(told, hint=hint, slug="goal-missed")

@@ -155,11 +155,12 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Goal:
-    """Something that was asked for, in words, and what came out."""
+    """Something that was asked for, in words, and what came out; `way_out` is for one that was missed."""
 
     asked: str
     got: str
     met: bool
+    way_out: str = ""
 
 
 @dataclass(frozen=True)

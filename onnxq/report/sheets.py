@@ -292,9 +292,10 @@ def journal_sheet(journal: Iterable[JournalCount]) -> Sheet:
 def goals_sheet(goals: Iterable[Goal]) -> Sheet:
     """What was asked for, and what came out."""
     rows = (
-        Row((goal.asked, goal.got, "met" if goal.met else "missed"), _tone_of_goal(goal)) for goal in goals
+        Row((goal.asked, goal.got, "met" if goal.met else "missed", goal.way_out), _tone_of_goal(goal))
+        for goal in goals
     )
-    return Sheet("Goals", ("Asked", "Got", ""), tuple(rows))
+    return Sheet("Goals", ("Asked", "Got", "", "Way out"), tuple(rows))
 
 
 def machine_line(machine: Machine) -> str:

@@ -13,7 +13,8 @@ Verdict = Literal["", "faster", "slower", "not resolved"]
 
 FEWEST_ROUNDS = 3
 """Rounds below which no difference is called one."""
-_SURE_ROUNDS = 5
+SURE_ROUNDS = 5
+"""Rounds from which those that agree say something, however near the models' processes are."""
 _COVERED = 0.92
 """How sure the interval of a median ratio is at least, where there are rounds enough: 5 give 0.9375."""
 
@@ -65,6 +66,11 @@ class Latency:
     def processes(self) -> int:
         """How many processes were timed."""
         return len(self.process_medians_ms)
+
+    @property
+    def may_be_slower(self) -> bool:
+        """Whether rounds that do not agree leave it open that this model is slower than the first."""
+        return self.verdict == "not resolved" and min(self.speedup_least, self.speedup_low) < 1
 
 
 def latency_of(threads: int, results: Sequence[Mapping[str, Any]]) -> Latency:
@@ -119,7 +125,7 @@ def _enough(first: Latency, each: Latency) -> bool:
     Five of equal models agree by chance once in 16 times. Where there are fewer, no process of one model may
     be as fast as any of the other: with three rounds chance does that once in 10 times, with four in 35.
     """
-    if each.processes >= _SURE_ROUNDS:
+    if each.processes >= SURE_ROUNDS:
         return True
     ours, theirs = each.process_medians_ms, first.process_medians_ms
     return each.processes >= FEWEST_ROUNDS and (max(ours) < min(theirs) or max(theirs) < min(ours))

@@ -15,6 +15,9 @@ from tests.cli.conftest import Api, Optimized
 
 WORDS = ("optimize", "m.onnx", "--calib", "random")
 MISSED = Optimized(Goal("mean cosine of 0.9999 or more", "0.9990", False))
+SLOW = Optimized(
+    Goal("no slower than fp32", "0.87x at x=1x16", False, "`--min-speedup 0.7` takes a slower file.")
+)
 
 
 def settings_of(api: Api) -> OptimizeSettings:
@@ -112,6 +115,15 @@ def test_a_missed_goal_shows_the_figures_and_writes_no_model(
     assert told(result)["goals"][0]["met"] is False
     assert "mean cosine of 0.9999 or more: got 0.9990" in result.stderr
     assert "try --effort best" in result.stderr
+
+
+def test_a_missed_goal_names_its_way_out(api: Api, run: Callable[..., Result]) -> None:
+    api.answers("optimize", SLOW)
+    result = run(*WORDS)
+    assert result.exit_code == 10
+    assert "no slower than fp32: got 0.87x at x=1x16" in result.stderr
+    assert "Nothing was written at m.int8.onnx. `--min-speedup 0.7` takes a slower file." in result.stderr
+    assert not Path("m.int8.onnx").exists()
 
 
 UNDONE = Optimized(passes=(PassRow("tidy", "bitwise", 0, verdict="different", note="other numbers"),))
