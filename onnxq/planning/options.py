@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from onnxq.ir.mixing import BLOCK as MIXED
-from onnxq.targets.costs import KernelCosts
+from onnxq.targets.costs import Kernel, KernelCosts
 
 Form = Literal["int8 static", "int8 per-token", "int8 blocks", "int4 blocks", "float"]
 BLOCK = 64
 """Channels that share a scale in products in blocks."""
 
-_PER_TOKEN_BYTES = 16.0
-"""What a scale for each token takes for each element, besides rounding: read twice for the extremes, once to
-be divided, and written."""
-_PER_TOKEN_CALLS = 7
-"""Operators that work on one number for each token."""
+_KERNELS: Mapping[Form, Kernel] = {
+    "int8 static": "integer",
+    "int8 per-token": "integer",
+    "int8 blocks": "block",
+    "int4 blocks": "block4",
+    "float": "float",
+}
 _SUM_BYTES = 12.0
 """Bytes of a join for each output: two floats read, one written."""
 _QUANTIZE_BYTES = 5.0
@@ -66,21 +68,20 @@ class Option:
             biased: N of each linear with a bias, which comes behind a product with scales by token.
         """
         total = costs.elementwise(tokens, channels) if self.scaled and scaling else 0.0
-        if self.rotated:
-            total += costs.product(tokens, channels, MIXED, costs.float_macs)
-        if self.form == "float":
-            return total + sum(costs.product(tokens, channels, each, costs.float_macs) for each in columns)
-        if self.form in ("int8 blocks", "int4 blocks"):
-            return total + sum(costs.product(tokens, channels, each, costs.block_macs) for each in columns)
+        if self.rotated:  # one small matrix, which stays where it is
+            total += costs.product(tokens * channels // MIXED, MIXED, MIXED, "float")
+        kernel = _KERNELS[self.form]
+        total += sum(costs.product(tokens, channels, each, kernel) for each in columns)
+        if kernel != "integer":
+            return total
         total += costs.elementwise(tokens, channels, _QUANTIZE_BYTES)
-        total += sum(costs.product(tokens, channels, each, costs.integer_macs) for each in columns)
         if self.form == "int8 per-token":
-            total += costs.elementwise(tokens, channels, _PER_TOKEN_BYTES) + _PER_TOKEN_CALLS * costs.call
+            total += costs.scales_by_token(tokens, channels, columns)
             total += sum(costs.elementwise(tokens, each) for each in biased)
         if self.split:
             total += costs.elementwise(tokens, 1, 128.0)  # a cache line or two of each token, sliced off
             for each in columns:
-                total += costs.product(tokens, self.split, each, costs.narrow_macs)
+                total += costs.product(tokens, self.split, each, "narrow")
                 total += costs.elementwise(tokens, each, _SUM_BYTES)
         return total
 

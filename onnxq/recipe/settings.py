@@ -137,7 +137,7 @@ class OptimizeSettings:
         _at_least_one("threads", self.threads)
         _at_least_one("max_size", self.max_size)
         for name, rate in self.costs.items():
-            if not (0 < rate < float("inf") or (name, rate) == ("call", 0.0)):
+            if not (0 < rate < float("inf") or (rate == 0.0 and name in ("call", "token_call"))):
                 raise _problem(f"costs.{name}", rate, "a rate above 0")
         _check_shapes(self.cases)
 

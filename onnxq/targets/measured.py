@@ -3,6 +3,9 @@
 Only ratios between forms of a layer enter a choice. One thread is timed, by the clock of what it computes: so
 a busy machine says about what a quiet one does; two threads that wait for each other would take several
 times as long. Rates are kept in steps of a fifth, so that noise seldom changes a plan.
+
+Products with many rows find their weights in the caches, which matters little to them. Those with one row
+find them in memory: what is run token by token is larger than the caches, mostly.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from onnxq.errors import OnnxqError
@@ -18,11 +21,11 @@ from onnxq.files.folders import platform_cache
 from onnxq.files.records import read_record, write_record
 from onnxq.runtime.machine import Machine
 from onnxq.targets import probes
-from onnxq.targets.costs import KernelCosts
+from onnxq.targets.costs import FLOATS_READ_AND_WRITTEN, ROWS, KernelCosts
 
-VERSION = 2
+VERSION = 3
 """Raised when what is measured changes."""
-ROWS, CHANNELS, WIDE = 128, 768, 1536
+CHANNELS, WIDE = 768, 1536
 _BLOCK, _NARROW = 64, 8
 _STEP = 1.2
 _LEAST_CALL = 0.2
@@ -60,35 +63,67 @@ def measure_costs() -> KernelCosts:
     Raises:
         BackendError: The runtime is missing, or has no such kernel.
     """
-
-    def us(link: probes.Link, rows: int = ROWS, channels: int = CHANNELS) -> float:
-        return probes.microseconds_a_link(link, rows, channels)
-
-    call = max(us(lambda chain, value: probes.scaled(chain, value, 16), 1, 16), _LEAST_CALL)
-    wide = us(lambda chain, value: probes.scaled(chain, value, WIDE), ROWS, WIDE)
-    traffic = ROWS * WIDE * 8 / max(wide - call, 0.1)
-    macs = ROWS * CHANNELS * CHANNELS
-    quantize = call + ROWS * CHANNELS * 5 / traffic
-    narrow = us(lambda chain, value: probes.narrow_product(chain, value, CHANNELS, _NARROW))
-
-    def rate(taken: float, work: float = macs) -> float:
-        return work / max(taken - call, 0.1)
-
-    def block(bits: int) -> float:
-        return us(lambda chain, value: probes.block_product(chain, value, CHANNELS, bits, _BLOCK))
-
+    call = max(probes.microseconds_a_link(_scaled(16), 1, 16), _LEAST_CALL)
+    wide = probes.microseconds_a_link(_scaled(WIDE), ROWS, WIDE)
+    traffic = ROWS * WIDE * FLOATS_READ_AND_WRITTEN / max(wide - call, 0.1)
+    one_token, tokens = (
+        probes.microseconds_a_link(probes.scaled_by_token, rows, CHANNELS) for rows in (1, ROWS)
+    )
+    few, many = (_Products(rows, call, traffic) for rows in (1, ROWS))
     return _rounded(
         KernelCosts(
-            float_macs=rate(us(lambda chain, value: probes.float_product(chain, value, CHANNELS))),
-            integer_macs=rate(
-                us(lambda chain, value: probes.integer_product(chain, value, CHANNELS)) - quantize
-            ),
-            block_macs=rate(block(8)),
-            narrow_macs=rate(narrow - call, 2 * ROWS * CHANNELS * _NARROW),
+            float_macs=many.floats(),
+            integer_macs=many.integers(),
+            block_macs=many.blocks(8),
+            block4_macs=many.blocks(4),
+            narrow_macs=many.narrow(),
+            float_row_macs=few.floats(),
+            integer_row_macs=few.integers(),
+            block_row_macs=few.blocks(8),
+            block4_row_macs=few.blocks(4),
             traffic=traffic,
+            token_elements=ROWS * CHANNELS / max(tokens - one_token, 0.1),
+            token_call=max(one_token, call),
             call=call,
         )
     )
+
+
+@dataclass(frozen=True)
+class _Products:
+    """Kernels at some number of rows, in multiply-adds in a microsecond, what a call takes not counted."""
+
+    rows: int
+    call: float
+    traffic: float
+
+    def floats(self) -> float:
+        return self._rate(self._us(lambda chain, value: probes.float_product(chain, value, CHANNELS)))
+
+    def integers(self) -> float:
+        rounding = self.call + self.rows * CHANNELS * 5 / self.traffic
+        return self._rate(
+            self._us(lambda chain, value: probes.integer_product(chain, value, CHANNELS)) - rounding
+        )
+
+    def blocks(self, bits: int) -> float:
+        return self._rate(
+            self._us(lambda chain, value: probes.block_product(chain, value, CHANNELS, bits, _BLOCK))
+        )
+
+    def narrow(self) -> float:
+        taken = self._us(lambda chain, value: probes.narrow_product(chain, value, CHANNELS, _NARROW))
+        return self._rate(taken - self.call, 2 * CHANNELS * _NARROW)
+
+    def _us(self, link: probes.Link) -> float:
+        return probes.microseconds_a_link(link, self.rows, CHANNELS, cold=self.rows == 1)
+
+    def _rate(self, taken: float, weights: int = CHANNELS * CHANNELS) -> float:
+        return self.rows * weights / max(taken - self.call, 0.1)
+
+
+def _scaled(channels: int) -> probes.Link:
+    return lambda chain, value: probes.scaled(chain, value, channels)
 
 
 def _rounded(costs: KernelCosts) -> KernelCosts:

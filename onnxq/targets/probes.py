@@ -17,6 +17,9 @@ from onnxq.runtime import SessionSettings, open_session
 MICROSOFT = "com.microsoft"
 SHORT, LONG = 1, 5
 """Links of the two chains."""
+_RUNS, _COLD_RUNS = 30, 12
+_CACHES = 64 * 2**20
+"""Bytes that leave nothing else in the caches of a core, or little."""
 _FINE = 1e-5
 """Seconds; a coarser clock of threads tells nothing of a run."""
 Link = Callable[["Chain", ir.Value], ir.Value]
@@ -48,7 +51,7 @@ class Chain:
         return self.constant(self._random.integers(low, high + 1, shape).astype(dtype))
 
     def add(
-        self, op_type: str, inputs: list[ir.Value | None], domain: str = "", **attributes: int
+        self, op_type: str, inputs: list[ir.Value | None], domain: str = "", **attributes: int | list[int]
     ) -> ir.Value:
         """A new node; gives its output."""
         given = ir.convenience.convert_attributes(attributes)
@@ -71,14 +74,14 @@ class Chain:
         return ir.Model(graph, ir_version=8)
 
 
-def microseconds_a_link(link: Link, rows: int, channels: int, *, runs: int = 30) -> float:
+def microseconds_a_link(link: Link, rows: int, channels: int, *, cold: bool = False) -> float:
     """Least time that one more link of a chain takes on one thread.
 
     Args:
         link: Adds a link behind a value [rows, channels] of floats, and gives a value of that shape.
         rows: Tokens.
         channels: Width of the stream.
-        runs: Timed runs of each chain.
+        cold: Whether each run finds nothing in the processor's caches.
     """
     feeds = {"x": np.random.default_rng(1).standard_normal((rows, channels)).astype(np.float32)}
     least = []
@@ -89,18 +92,19 @@ def microseconds_a_link(link: Link, rows: int, channels: int, *, runs: int = 30)
         for _ in range(length):
             value = link(chain, value)
         session = open_session(chain.model(source, value), SessionSettings(threads=1))
-        least.append(_least_seconds(lambda session=session: session.run(feeds), runs))  # type: ignore[misc]
+        least.append(_least_seconds(lambda session=session: session.run(feeds), cold))  # type: ignore[misc]
     return max(least[1] - least[0], 1e-9) * 1e6 / (LONG - SHORT)
 
 
-def _least_seconds(run: Callable[[], object], runs: int) -> float:
+def _least_seconds(run: Callable[[], object], cold: bool) -> float:
     """Seconds that this thread computes: a busy machine that lets it wait does not count."""
     fine = time.get_clock_info("thread_time").resolution < _FINE
     clock = time.thread_time if fine else time.perf_counter
     for _ in range(2):  # the first runs allocate
         run()
-    taken = []
-    for _ in range(runs):
+    taken, filler = [], np.zeros(_CACHES if cold else 0, np.uint8)
+    for _ in range(_COLD_RUNS if cold else _RUNS):
+        filler += 1
         start = clock()
         run()
         taken.append(clock() - start)
@@ -131,6 +135,15 @@ def integer_product(chain: Chain, value: ir.Value, channels: int) -> ir.Value:
     steps = chain.constant(np.full(channels, 1 / (73 * np.sqrt(channels)), np.float32))
     none = chain.constant(np.array(0, np.int8))
     return chain.add("MatMulIntegerToFloat", [codes, weight, step, steps, zero, none], MICROSOFT)
+
+
+def scaled_by_token(chain: Chain, value: ir.Value) -> ir.Value:
+    """Each token in steps of a scale of its own, as it is before rounding."""
+    highest, lowest = (chain.add(kind, [value], axes=[-1], keepdims=1) for kind in ("ReduceMax", "ReduceMin"))
+    least = chain.constant(np.array(1e-6, np.float32))
+    reach = chain.add("Max", [highest, chain.add("Neg", [lowest]), least])
+    scale = chain.add("Mul", [reach, chain.constant(np.array(1 / 127, np.float32))])
+    return chain.add("Mul", [value, chain.add("Reciprocal", [scale])])
 
 
 def block_product(chain: Chain, value: ir.Value, channels: int, bits: int, block: int) -> ir.Value:

@@ -20,6 +20,7 @@ from onnxq.planning.trial import TrialSettings
 from onnxq.runtime import open_session
 from onnxq.statistics import Statistic, Statistics
 from onnxq.targets import TARGETS
+from onnxq.targets.costs import KernelCosts
 from tests.graphs import model_of
 
 SETTINGS = PlanSettings(
@@ -33,6 +34,12 @@ SETTINGS = PlanSettings(
 """With the noise of rounding to nearest, which the quantized models of these tests have."""
 ALL_FORMS = replace(SETTINGS, forms=("int8 static", "int8 per-token", "int8 blocks", "float"))
 WITHOUT_MUL = replace(SETTINGS, insert_nodes=False, exchange=0.3)
+CHEAP_SCALES = replace(
+    SETTINGS,
+    target=replace(SETTINGS.target, costs=KernelCosts(traffic=200_000.0, token_elements=50_000.0)),
+    exchange=0.65,
+)
+"""Of a processor on which scales by token cost little but their calls."""
 K, N = 64, 256
 Tokens = Callable[[np.random.Generator], np.ndarray]
 
@@ -124,7 +131,7 @@ def spiky(random: np.random.Generator) -> np.ndarray:
 
 
 def test_towers_that_move_about_are_spread_over_their_blocks() -> None:
-    layer = only(planned(linear(), spiky, replace(SETTINGS, exchange=0.7)))
+    layer = only(planned(linear(), spiky, CHEAP_SCALES))
     assert layer.option.rotated
     sqnr = {each.option: each.sqnr_db for each in layer.considered}
     assert sqnr["int8 per-token, channels rotated"] > sqnr["int8 per-token"] + 3
@@ -302,7 +309,7 @@ def test_costs_are_those_of_the_rows_added_up_over_the_shapes() -> None:
 
 def test_what_few_rows_do_not_pay_for_many_do() -> None:
     """Scales by token take a handful of operators more, however few tokens there are."""
-    dear = replace(SETTINGS.target, costs=replace(SETTINGS.target.costs, call=5.0))
-    wanted = replace(SETTINGS, target=dear, exchange=0.7)
-    one, many = (only(planned(linear(), spiky, replace(wanted, rows={"x": (rows,)}))) for rows in (1, 4096))
+    one, many = (
+        only(planned(linear(), spiky, replace(CHEAP_SCALES, rows={"x": (rows,)}))) for rows in (1, 4096)
+    )
     assert (one.form, many.form) == ("float", "int8 per-token")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from typing import get_args
 
 import pytest
 
 from onnxq.errors import BackendError
 from onnxq.runtime import read_machine
 from onnxq.targets import measured
-from onnxq.targets.costs import KernelCosts
+from onnxq.targets.costs import Kernel, KernelCosts
 from onnxq.targets.measured import costs_of, measure_costs
 
 
@@ -21,7 +22,10 @@ def never():
 def test_what_is_measured_is_finite_and_more_work_costs_more():
     costs = measure_costs()
     assert all(0 < value < 1e9 for value in asdict(costs).values())
-    assert costs.product(1024, 768, 768, costs.integer_macs) > costs.product(1, 768, 768, costs.integer_macs)
+    for kernel in get_args(Kernel):
+        assert costs.product(1024, 768, 768, kernel) > costs.product(1, 768, 768, kernel)
+    assert costs.block4_macs != KernelCosts().block4_macs, "4 bits are measured, too"
+    assert costs.token_call >= costs.call
 
 
 def test_kept_and_read_back(tmp_path, monkeypatch):
@@ -34,6 +38,9 @@ def test_kept_and_read_back(tmp_path, monkeypatch):
     with pytest.raises(AssertionError, match="measured again"):
         costs_of(replace(machine, cpu="another"), tmp_path)
     assert len(list(tmp_path.iterdir())) == 1, "nothing half-written stays"
+    monkeypatch.setattr(measured, "VERSION", measured.VERSION + 1)
+    with pytest.raises(AssertionError, match="measured again"):
+        costs_of(machine, tmp_path)
 
 
 @pytest.mark.parametrize(
