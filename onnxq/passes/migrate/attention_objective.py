@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from onnxq.contract import Context
 from onnxq.ir.attention import AttentionBlock, find_attention
+from onnxq.ir.flow import source_of
 from onnxq.ir.linear import Linear
 from onnxq.ir.walk import constant_of, root_of
 from onnxq.passes.migrate.objectives import Trial
@@ -48,20 +49,22 @@ class AttentionPart:
     crossing: tuple[ir.Value, ...]
 
 
-def find_part(linears: Sequence[Linear]) -> AttentionPart | None:
-    """The attention whose queries, keys or values some of `linears` give, if it can stand alone."""
+def find_parts(linears: Sequence[Linear]) -> list[AttentionPart]:
+    """Every attention whose queries, keys or values some of `linears` give, if it can stand alone, in order.
+
+    There are several behind the last norm of an encoder, whose keys and values each layer of a decoder reads.
+    """
     graph = linears[0].node.graph if linears else None
-    if graph is None:
-        return None
+    order = list(graph) if graph is not None else []
     own = {linear.node: linear for linear in linears}
-    for node in graph:
+    parts = []
+    for node in order:
         block = find_attention(node) if node.op_type in ("Softmax", "Attention") else None
         if isinstance(block, AttentionBlock):
             named = dict.fromkeys(each.node for each in (block.query, block.key, block.value))
             given = tuple(own[each] for each in named if each in own)
-            if given:
-                return _cut_out(block, given, list(graph))
-    return None
+            parts.append(_cut_out(block, given, order) if given else None)
+    return [part for part in parts if part is not None]
 
 
 class AttentionTerm:
@@ -100,6 +103,9 @@ class AttentionTerm:
 
     def _exact(self, tokens: np.ndarray, feeds: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         context, *probabilities = self._context([tokens @ weight for weight in self.weights], feeds)
+        block = self.part.block
+        if source_of(block.query.activation) is not source_of(block.key.activation):
+            return context, np.ones((context.shape[-2], 1), np.float32)  # keys are masked, and not queries
         return context, _attended(context, probabilities)
 
     def _context(self, products: list[np.ndarray], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:

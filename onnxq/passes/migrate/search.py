@@ -19,7 +19,7 @@ from onnxq.contract import Context
 from onnxq.ir.activation import Activation, find_activation
 from onnxq.ir.linear import Linear, linear_giving
 from onnxq.ir.walk import is_op
-from onnxq.passes.migrate.attention_objective import AttentionTerm, find_part
+from onnxq.passes.migrate.attention_objective import AttentionTerm, find_parts
 from onnxq.passes.migrate.objectives import GatedTerm, LinearTerm, Term, Trial
 from onnxq.passes.migrate.rounding_trial import TrialBits
 
@@ -80,7 +80,8 @@ def terms_behind(
 ) -> tuple[list[Term], str]:
     """What to judge the tensor `label` by, and a remark where that is less than was asked for.
 
-    An attention that cannot be evaluated, or of which calibration kept no examples, is judged by its linears.
+    Attentions behind it are judged one by one, and their errors added up. One that cannot be evaluated, or of
+    which calibration kept no examples, is judged by its linears.
 
     Args:
         linears: All linears that read it.
@@ -95,8 +96,7 @@ def terms_behind(
     terms: list[Term] = []
     left, remark = list(linears), ""
     if search == "output":
-        part = find_part(linears)
-        if part is not None:
+        for part in find_parts(linears):
             try:
                 terms.append(AttentionTerm(part, label, context))
                 left = [linear for linear in left if linear not in part.linears]

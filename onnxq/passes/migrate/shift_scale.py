@@ -27,7 +27,7 @@ from onnxq.ir.embedding import Embedding, find_embedding
 from onnxq.ir.linear import Linear
 from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.walk import nodes
-from onnxq.passes.migrate.attention_objective import find_part
+from onnxq.passes.migrate.attention_objective import find_parts
 from onnxq.passes.migrate.migration import MIGRATED, Migration, plan_migration
 from onnxq.passes.migrate.rounding_trial import TrialBits
 from onnxq.passes.migrate.scales import WORTH_MOVING, choose_scale
@@ -168,7 +168,8 @@ def _is_tied(linear: Linear) -> bool:
 
 
 def _block_values(norm: Norm) -> tuple[ir.Value, ...]:
-    """What an attention behind the norm is evaluated from: the norm's output, and what else crosses in."""
+    """What the attentions behind the norm are evaluated from: the norm's output, and what else crosses in."""
     plan = plan_migration(norm)
-    part = find_part(plan.linears) if isinstance(plan, Migration) else None
-    return (norm.output, *part.crossing) if part is not None else ()
+    parts = find_parts(plan.linears) if isinstance(plan, Migration) else []
+    crossing = dict.fromkeys(value for part in parts for value in part.crossing)
+    return (norm.output, *crossing) if parts else ()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnxq.contract import Context
 from onnxq.ir.channels import live_channels
-from onnxq.passes.migrate.attention_objective import AttentionTerm, find_part
+from onnxq.passes.migrate.attention_objective import AttentionTerm, find_parts
 from onnxq.passes.migrate.migration import Migration, plan_migration
-from onnxq.passes.migrate.objectives import GatedTerm, LinearTerm
+from onnxq.passes.migrate.objectives import GatedTerm, LinearTerm, Trial
 from onnxq.passes.migrate.rounding_trial import TrialBits, round_activation, round_weight
 from onnxq.passes.migrate.search import Range, search_scale, terms_behind
 from onnxq.passes.migrate.shift_scale import ShiftScale
@@ -18,9 +19,13 @@ from onnxq.passes.quantize.weights import quantize_weight
 from onnxq.pipeline import apply_pass
 from onnxq.statistics import ChannelExtremes, Examples, Rows, Statistic, Statistics, TensorStatistics
 from onnxq.verify import Verdict
+from tests.families.build import build
+from tests.families.spec import Dims, Spec
+from tests.graphs import model_of
 from tests.passes.migrate.families import family, judged, norms_of
 
 EXACT = TrialBits(weight=16, activation=16, margin=0.0)
+COARSE = TrialBits(weight=3, activation=3, margin=0.0)
 
 
 def observed(model, seed: int = 0, samples: int = 2) -> Statistics:
@@ -75,21 +80,83 @@ def test_an_attention_is_cut_out_and_computes_what_the_model_does(name, opset, d
     context = Context(model, observed(model))
     found = 0
     for plan in plans_of(model):
-        part = find_part(plan.linears)
-        if part is None:
-            continue
-        found += 1
-        label = str(plan.norm.output.name)
-        term = AttentionTerm(part, label, context)
-        channels = context.statistics[label].channel
-        live = np.ones(plan.norm.channels, bool)
-        one = np.ones(plan.norm.channels)
-        fine = Range(channels.low, channels.high, live).moved(one, 0 * one, EXACT)
-        coarse = Range(channels.low, channels.high, live).moved(one, 0 * one, TrialBits(3, 3, 0.0))
-        assert term.energy > 0
-        assert term.error(fine) < 1e-5
-        assert term.error(coarse) > 100 * term.error(fine)
+        for part in find_parts(plan.linears):
+            found += 1
+            term = AttentionTerm(part, str(plan.norm.output.name), context)
+            assert term.energy > 0
+            assert term.error(unmoved(plan, context, EXACT)) < 1e-5
+            assert term.error(unmoved(plan, context, COARSE)) > 100 * term.error(
+                unmoved(plan, context, EXACT)
+            )
     assert found == 2
+
+
+def unmoved(plan: Migration, context: Context, bits: TrialBits) -> Trial:
+    """The trial of a norm's output as it is."""
+    seen, one = context.statistics[str(plan.norm.output.name)].channel, np.ones(plan.norm.channels)
+    return Range(seen.low, seen.high, one > 0).moved(one, 0 * one, bits)
+
+
+def crossed(attention: str, family: str = "post-crossed", dtype: str = "float32") -> ir.Model:
+    """An encoder whose last norm feeds the keys and values of three layers of a decoder."""
+    spec = Spec(family, attention=attention, dtype=dtype, sizes="fixed", dims=Dims(layers=3))
+    return build(spec)
+
+
+def memory_of(model: ir.Model) -> Migration:
+    """The norm that several attentions read."""
+    (plan,) = [plan for plan in plans_of(model) if len(find_parts(plan.linears)) > 1]
+    return plan
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("family", ["post-crossed", "pre-crossed"])
+@pytest.mark.parametrize("attention", ["script", "packed", "guarded"])
+def test_every_attention_behind_a_norm_is_judged(attention, family, dtype):
+    model = crossed(attention, family, dtype)
+    context = Context(model, observed(model))
+    plan = memory_of(model)
+    terms, remark = terms_behind(plan.linears, str(plan.norm.output.name), context, "output")
+    assert remark == ""
+    assert [type(term) for term in terms] == [AttentionTerm] * 3
+    assert {linear for term in terms for linear in term.part.linears} == {*plan.linears}
+    fine, coarse = ([term.error(unmoved(plan, context, bits)) for term in terms] for bits in (EXACT, COARSE))
+    assert max(fine) < 1e-5
+    assert min(coarse) > 1e-4
+    assert len({*coarse}) == 3
+
+
+MASKED = """g (float[5,16] x, float[5,16] z) => (float[5,16] y) {
+    n = LayerNormalization(x, gamma) q = MatMul(STREAM, w) k = MatMul(n, u) v = MatMul(n, o)
+    t = Transpose<perm = [1, 0]>(k) s = MatMul(q, t) m = Add(s, mask) p = Softmax<axis = -1>(m)
+    y = MatMul(p, v)
+}"""
+"""One attention to five tokens, of which the last two are masked."""
+
+
+@pytest.mark.parametrize(("stream", "counted"), [("n", 3), ("z", 5)], ids=["to itself", "to another"])
+def test_queries_count_whatever_keys_are_masked(stream, counted):
+    """A masked token of the same stream is no data; one of another stream says nothing of the queries."""
+    random = np.random.default_rng(0)
+    arrays = {name: random.normal(size=(16, 16)).astype(np.float32) for name in "wuo"}
+    arrays |= {"gamma": np.ones(16, np.float32), "mask": np.array([0, 0, 0, -1e9, -1e9], np.float32)}
+    model = model_of(MASKED.replace("STREAM", stream), **arrays)
+    (plan,) = plans_of(model)
+    (part,) = find_parts(plan.linears)
+    term = AttentionTerm(part, "n", Context(model, observed(model)))
+    assert [counts.sum() for counts in term.counts] == [counted] * 2
+
+
+@pytest.mark.parametrize("family", ["post-crossed", "pre-crossed"])
+def test_what_many_attentions_agree_on_keeps_the_function(family):
+    before = crossed("script", family)
+    wanted = {str(value.name) for value in ShiftScale(search="output").wanted(before)[Statistic.EXAMPLES]}
+    crossing = {str(value.name) for part in find_parts(memory_of(before).linears) for value in part.crossing}
+    assert len(crossing) == 4, "queries of three layers, and the mask"
+    assert crossing <= wanted
+    result = apply_pass(before, ShiftScale(search="output", activation_bits=6), observed(before))
+    assert result.modified
+    assert judged(before, result.model).verdict is Verdict.EQUAL
 
 
 def test_scale_and_shift_in_a_trial_change_nothing_but_the_rounding():
