@@ -88,12 +88,14 @@ class Attempts:
         target: The processor.
         settings: What the user wants.
         checkpoints: Where what takes long is kept.
+        provider: Execution provider that speed is measured with.
     """
 
     stage: Stage
     target: Target
     settings: OptimizeSettings
     checkpoints: Checkpoints = field(default_factory=lambda: Checkpoints(None))
+    provider: str = "cpu"
 
     @property
     def emission(self) -> Emission:
@@ -128,7 +130,7 @@ class Attempts:
         plan = outcome.plan
         if plan is None or not plan.front:
             return outcome
-        goals, standing = Goals(self.stage, self.settings), Standing.FITS
+        goals, standing = Goals(self.stage, self.settings, self.provider), Standing.FITS
 
         def attempt(place: int) -> Standing:
             nonlocal outcome, standing

@@ -129,19 +129,21 @@ class _Answers:
 
 @dataclass(frozen=True)
 class Pace:
-    """How long and how often models are timed.
+    """How long, how often and with what models are timed.
 
     Attributes:
         rounds: Processes for each model.
         seconds: Measured in each of them.
         threads: Threads of the runtime.
         in_doubt: Processes for each model where the first leave it open whether one is slower; 0 for no more.
+        provider: Execution provider.
     """
 
     rounds: int
     seconds: float
     threads: int
     in_doubt: int = 0
+    provider: str = "cpu"
 
 
 def time_pairs(
@@ -171,7 +173,13 @@ def _timed(
     models: Mapping[str, ir.Model], feeds: Feeds | None, shapes: Mapping[str, tuple[int, ...]], pace: Pace
 ) -> dict[str, Latency]:
     return measure_latency(
-        models, feeds, shapes=shapes, threads=pace.threads, rounds=pace.rounds, seconds=pace.seconds
+        models,
+        feeds,
+        shapes=shapes,
+        threads=pace.threads,
+        rounds=pace.rounds,
+        seconds=pace.seconds,
+        provider=pace.provider,
     )
 
 

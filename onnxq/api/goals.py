@@ -27,13 +27,14 @@ class Goals:
     Args:
         stage: The model as it came, and data.
         settings: The goals.
+        provider: Execution provider that speed is measured with.
 
     Attributes:
         scores: What the user's function said last of the original and of a plan's model; None without one.
     """
 
-    def __init__(self, stage: Stage, settings: OptimizeSettings) -> None:
-        self._stage, self._settings = stage, settings
+    def __init__(self, stage: Stage, settings: OptimizeSettings, provider: str = "cpu") -> None:
+        self._stage, self._settings, self._provider = stage, settings, provider
         self.scores: tuple[float, float] | None = None
 
     def standing(self, model: ir.Model, fidelity: Comparison) -> Standing:
@@ -63,7 +64,7 @@ class Goals:
             return True
         if settings.min_speedup is None:
             return False
-        pace = Pace(*_QUICK, stage.threads)
+        pace = Pace(*_QUICK, stage.threads, provider=self._provider)
         timed = time_pairs(stage.model, model, stage.held_out, settings.cases, pace)
         return any(latency["onnxq"].speedup_least < settings.min_speedup for _, latency in timed)
 

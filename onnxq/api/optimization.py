@@ -104,6 +104,7 @@ def optimize(
     )
     for case in settings.cases:
         shapes_for(ports_of(stage.model), case)  # so is a shape that fits no input
+    venue = Venue.of(target, machine)
     folder = None if work_dir is None else Path(work_dir)
     checkpoints = Checkpoints(folder, (stage.calibration.fingerprint, settings.verify, str(settings.seed)))
     if settings.passes is not None:
@@ -112,11 +113,10 @@ def optimize(
     else:
         stage, kept = _told_apart(stage, settings.keep_float)
         settings_apart = replace(settings, keep_float=kept)
-        outcome = Attempts(stage, target, settings_apart, checkpoints).best()
+        outcome = Attempts(stage, target, settings_apart, checkpoints, venue.provider).best()
     if settings.passes is None:
         check_rules(outcome.model, target)
     kernels = _confirm(outcome.model, target)
-    venue = Venue.of(target, machine)
     return OptimizeResult(outcome.model, _report(stage, settings, outcome, kernels, venue, started))
 
 
@@ -182,7 +182,7 @@ def _report(
     started: float,
 ) -> Report:
     stage.progress("timing", 0, 0)
-    pace = Pace(*_ROUNDS[settings.effort], stage.threads, in_doubt=SURE_ROUNDS)
+    pace = Pace(*_ROUNDS[settings.effort], stage.threads, SURE_ROUNDS, venue.provider)
     timed = time_pairs(stage.model, outcome.model, stage.held_out, settings.cases, pace)
     timings = tuple(
         row for shapes, latency in timed for row in records.timing_rows(latency, records.shape_label(shapes))
@@ -216,5 +216,6 @@ def _report(
         channels=channel_pictures(stage.model, outcome.exact, plans, before, after),
         recipe=format_recipe(replace(settings, costs=asdict(venue.target.costs))),
         seconds=time.perf_counter() - started,
+        provider=venue.provider,
         exact=records.equality_record(*(result for _, result in outcome.runs)),
     )

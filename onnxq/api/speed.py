@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from onnxq.recipe import OptimizeSettings
 from onnxq.report.measures import Goal, Timing
 from onnxq.report.sheets import ratio_span
-from onnxq.runtime import Machine
+from onnxq.runtime import PROVIDERS, Machine
+from onnxq.runtime.startup import failure_of
 from onnxq.targets import Target, detect
 from onnxq.targets.target import Provider
 
@@ -30,15 +31,26 @@ class Venue:
     Attributes:
         target: What it is for.
         own: The target of the machine that times it, by name.
+        provider: The execution provider that it is timed with, by its short name.
+        failure: Why that is not the target's own; "" if it is, or if that is a matter of processors.
     """
 
     target: Target
     own: str
+    provider: str = "cpu"
+    failure: str = ""
 
     @classmethod
     def of(cls, target: Target, machine: Machine) -> Venue:
-        """What `machine` times a file for `target` with."""
-        return cls(target, detect(machine).name)
+        """What `machine` times a file for `target` with: the target's own provider, if that starts."""
+        own = detect(machine).name
+        if target.provider in ("cpu", "any"):
+            return cls(target, own)
+        runtime = machine.runtime
+        if runtime is None or PROVIDERS[target.provider] not in runtime.providers:
+            return cls(target, own, failure=f"this onnxruntime has no provider {target.provider}")
+        failure = failure_of(target.provider)
+        return cls(target, own, "cpu" if failure else target.provider, failure)
 
     @property
     def speaks(self) -> bool:
@@ -49,7 +61,9 @@ class Venue:
         """
         if self.target.provider == "any":
             return self.target.confirmable
-        return self.target.name == self.own
+        return self.target.provider == self.provider and (
+            self.provider != "cpu" or self.target.name == self.own
+        )
 
 
 def speed_goal(settings: OptimizeSettings, timings: Sequence[Timing], venue: Venue) -> Goal | None:
@@ -98,7 +112,13 @@ def speed_hints(timings: Sequence[Timing], venue: Venue) -> list[str]:
         hints.append(
             f"It is for {venue.target.title}; the times and kernels told are of this machine's CPU "
             f"({venue.own}) and prove nothing there{_WAYS[venue.target.provider]}."
+            + (f" Timed on the CPU since {venue.failure}." if venue.failure else "")
             + (f" Here it is slower than fp32: {slower}." if slower else "")
+        )
+    elif venue.provider != "cpu":
+        hints.append(
+            f"It is for {venue.target.title}, and was timed with the {venue.provider} provider; fidelity and "
+            "kernels told are of the CPU."
         )
     hints.extend(
         f"At {row.shape} the rounds leave open whether it is slower than fp32 ({ratio_span(row)}); "

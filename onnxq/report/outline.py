@@ -75,7 +75,7 @@ def _optimized(result: Report) -> Outline:
     return Outline(
         headline(result),
         (
-            latency_sheet(result.latency, machine_line(result.machine)),
+            latency_sheet(result.latency, circumstances(result)),
             fidelity_sheet(result.fidelity, result.data),
             decisions_sheet(result.layers),
             worst_sheet(result.layers, WORST),
@@ -218,6 +218,11 @@ def headline(report: Report) -> str:
     before, after = report.before.size_bytes, report.after.size_bytes
     told.append(f"{figures.size(before)} → {figures.size(after)}")
     return ", ".join(part for part in told if part)
+
+
+def circumstances(report: Report) -> str:
+    """Where and with what `optimize` measured, in a line."""
+    return f"{machine_line(report.machine)} · {report.provider} provider"
 
 
 def _count(count: int, what: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from onnxq.report import drawing, figures
 from onnxq.report.markup import bullets, document, escape, folded, section, table, tiles_of
 from onnxq.report.measures import ModelSummary
-from onnxq.report.outline import headline
+from onnxq.report.outline import circumstances, headline
 from onnxq.report.results import Report
 from onnxq.report.rows import ChannelPicture, LayerRow
 from onnxq.report.sheets import (
@@ -21,7 +21,6 @@ from onnxq.report.sheets import (
     journal_sheet,
     latency_sheet,
     layers_sheet,
-    machine_line,
     passes_sheet,
     refinements_sheet,
     rejects_sheet,
@@ -42,7 +41,7 @@ def _sections(report: Report) -> Iterable[str]:
     rejects = [(row.name, reject) for row in report.passes for reject in row.rejects]
     yield section("What was asked", table(goals_sheet(report.goals)))
     yield section("What to do next", bullets(report.hints))
-    yield section("Latency", _latency(report), note=machine_line(report.machine))
+    yield section("Latency", _latency(report), note=circumstances(report))
     yield section("Fidelity", table(fidelity_sheet(report.fidelity, report.data)), note=_data_line(report))
     yield section("Layers", _layers(report.layers))
     yield section("Plans", drawing.front_curve(report.front), note=_FRONT)

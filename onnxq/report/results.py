@@ -60,6 +60,7 @@ class Report:
         channels: The few layers with the largest channel ratio.
         recipe: Every option of this run as TOML; feeding it back gives the same bytes.
         seconds: Wall clock of the whole run.
+        provider: Execution provider that latency was measured with.
     """
 
     schema: ClassVar[str] = "onnxq/report-1"
@@ -82,6 +83,7 @@ class Report:
     seconds: float = 0.0
     exact: Equality | None = None
     refinements: tuple[RefinementRow, ...] = ()
+    provider: str = "cpu"
 
 
 @dataclass(frozen=True)

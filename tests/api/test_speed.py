@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxq.api import optimization, optimize
+from onnxq.api import optimization, optimize, speed
 from onnxq.api.evaluate import Pace, time_pairs
 from onnxq.api.optimization import OptimizeResult
 from onnxq.calibration import open_data
 from onnxq.recipe import OptimizeSettings
 from onnxq.report.measures import Goal
-from onnxq.runtime import Latency, read_machine
+from onnxq.report.outline import outline
+from onnxq.report.page import html_page
+from onnxq.runtime import PROVIDERS, Latency, Runtime, read_machine
 from tests.api import models
 
 SHAPES = ({"x": (1, 16)}, {"x": (8, 16)})
@@ -124,6 +126,61 @@ def test_a_speed_that_was_asked_for_goes_before_the_one_that_nobody_had_to_ask_f
     result = made(min_speedup=0.7)
     assert result.met
     assert result.report.goals == (Goal("speed at least 0.7x", "0.87x at x=1x16", True),)
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Providers that models were timed with, by an onnxruntime that lists all of them."""
+    asked: list[str] = []
+
+    def measured(found: Mapping[str, Any], *_: Any, provider: str, **__: Any) -> dict[str, Latency]:
+        asked.append(provider)
+        return dict(zip(found, (latency(1.0), SLOWER), strict=True))
+
+    runtime = Runtime("1.32.0", "", tuple(PROVIDERS.values()), ("onnxruntime",))
+    machine = dataclasses.replace(read_machine(), architecture="x86_64", features=HERE, runtime=runtime)
+    monkeypatch.setattr(optimization, "read_machine", lambda: machine)
+    monkeypatch.setattr("onnxq.api.evaluate.measure_latency", measured)
+    monkeypatch.setattr(speed, "failure_of", lambda provider: "")
+    return asked
+
+
+@pytest.mark.parametrize("target", ["openvino", "cuda", "tensorrt"])
+def test_a_target_is_timed_with_its_own_provider_where_that_starts(target: str, used: list[str]) -> None:
+    result = made(target=target)
+    assert set(used) == {target}
+    report = result.report
+    assert report.provider == target
+    (goal,) = report.goals
+    assert (goal.asked, goal.met) == ("no slower than fp32", False), "these are the times of the target"
+    assert not any("prove nothing" in hint for hint in report.hints)
+    assert any(f"the {target} provider" in hint and "CPU" in hint for hint in report.hints), report.hints
+    (times,) = (sheet for sheet in outline(report).sheets if sheet.title == "Latency")
+    assert f"{target} provider" in times.note
+    assert f"{target} provider" in html_page(report)
+
+
+def test_a_speed_along_the_front_is_one_of_the_same_provider(used: list[str]) -> None:
+    made(target="openvino", min_speedup=0.5)
+    assert set(used) == {"openvino"}
+    assert len(used) > len(SHAPES), "on the way as well as at the end"
+
+
+@pytest.mark.parametrize("target", ["auto", "x86-avx2", "arm-dot", "qdq", "qdq-symmetric"])
+def test_other_targets_are_timed_on_the_cpu(target: str, used: list[str]) -> None:
+    assert made(target=target).report.provider == "cpu"
+    assert set(used) == {"cpu"}
+
+
+def test_a_provider_that_does_not_start_gives_way_to_the_cpu_and_says_why(
+    used: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "failure_of", lambda provider: f"no driver for {provider}")
+    result = made(target="cuda")
+    assert set(used) == {"cpu"}
+    assert (result.met, result.report.provider) == (True, "cpu")
+    (hint,) = (each for each in result.report.hints if "prove nothing" in each)
+    assert "no driver for cuda" in hint
 
 
 @pytest.mark.parametrize(("first", "rounds"), [(UNTOLD, [2, 5]), (FASTER, [2]), (SLOWER, [2])])
