@@ -214,8 +214,9 @@ def _report(
         goals=judge_goals(settings, fidelity, timings, venue, scores, records.weight_bytes(outcome.model)),
         hints=next_steps(stage, plans, venue, settings, outcome.model, timings),
         channels=channel_pictures(stage.model, outcome.exact, plans, before, after),
-        recipe=format_recipe(replace(settings, costs=asdict(venue.target.costs))),
+        recipe=format_recipe(replace(settings, target=venue.target.name, costs=asdict(venue.target.costs))),
         seconds=time.perf_counter() - started,
         provider=venue.provider,
+        target=venue.target.name,
         exact=records.equality_record(*(result for _, result in outcome.runs)),
     )

@@ -77,7 +77,7 @@ def _optimized(result: Report) -> Outline:
         (
             latency_sheet(result.latency, circumstances(result)),
             fidelity_sheet(result.fidelity, result.data),
-            decisions_sheet(result.layers),
+            decisions_sheet(result.layers, result.target),
             worst_sheet(result.layers, WORST),
             refinements_sheet(result.refinements),
             counts_sheet(KERNELS, "Kernel", result.kernels),

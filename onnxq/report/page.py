@@ -72,6 +72,8 @@ def _tiles(report: Report) -> str:
         low = sum(not row.decision.startswith("float") for row in report.layers)
         rest = "the rest stays float" if low < len(report.layers) else "none stays float"
         tiles.append(("Layers quantized", f"{low} of {len(report.layers)}", rest))
+    if report.target:
+        tiles.append(("Target", report.target, f"timed with {report.provider}"))
     return tiles_of(tiles)
 
 

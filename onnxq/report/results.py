@@ -61,6 +61,7 @@ class Report:
         recipe: Every option of this run as TOML; feeding it back gives the same bytes.
         seconds: Wall clock of the whole run.
         provider: Execution provider that latency was measured with.
+        target: What the model was made for, by name; never "auto".
     """
 
     schema: ClassVar[str] = "onnxq/report-1"
@@ -84,6 +85,7 @@ class Report:
     exact: Equality | None = None
     refinements: tuple[RefinementRow, ...] = ()
     provider: str = "cpu"
+    target: str = ""
 
 
 @dataclass(frozen=True)

@@ -108,11 +108,11 @@ def ratio_span(row: Timing) -> str:
     return f"{figures.ratio(row.ratio_low).removesuffix('x')}–{figures.ratio(row.ratio_high)}"
 
 
-def decisions_sheet(layers: Iterable[LayerRow]) -> Sheet:
-    """How many layers went which way, and why."""
+def decisions_sheet(layers: Iterable[LayerRow], target: str = "") -> Sheet:
+    """How many layers went which way, and why; `target` is what for."""
     counts = Counter((row.kind, row.decision, row.reason) for row in layers)
     return Sheet(
-        "Decisions",
+        f"Decisions for {target}" if target else "Decisions",
         (">Layers", "Kind", "Decision", "Reason"),
         tuple(Row((str(count), *key)) for key, count in counts.most_common()),
     )

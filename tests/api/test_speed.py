@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,8 @@ from onnxq.api import optimization, optimize, speed
 from onnxq.api.evaluate import Pace, time_pairs
 from onnxq.api.optimization import OptimizeResult
 from onnxq.calibration import open_data
-from onnxq.recipe import OptimizeSettings
+from onnxq.recipe import OptimizeSettings, parse_recipe
+from onnxq.report.encode import to_json
 from onnxq.report.measures import Goal
 from onnxq.report.outline import outline
 from onnxq.report.page import html_page
@@ -100,6 +102,15 @@ def test_times_of_another_processor_prove_nothing_and_the_report_says_so(
     (hint,) = (each for each in result.report.hints if "prove nothing" in each)
     assert "x86-vnni" in hint, "whose times they are"
     assert "0.87x at x=1x16" in hint, "it is slower here, for what that is worth"
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize(("given", "name"), [({}, "x86-vnni"), ({"target": "arm-dot"}, "arm-dot")])
+def test_the_report_and_its_recipe_name_the_target(given: dict[str, str], name: str) -> None:
+    report = made(**given).report
+    assert report.target == name
+    assert json.loads(to_json(report))["target"] == name
+    assert parse_recipe(report.recipe).target == name, "auto would be another one on another machine"
 
 
 def test_every_shape_that_loses_is_named(told: dict[tuple[int, ...], Latency]) -> None:

@@ -142,4 +142,5 @@ def report() -> Report:
         ),
         recipe='version = 1\ntarget = "auto"\neffort = "balanced"\n\n[data]\nbatch_size = 8\n',
         seconds=41.2,
+        target="x86-vnni",
     )

@@ -7,6 +7,7 @@ import pytest
 from onnxq.report import results
 from onnxq.report.measures import DataSummary, Fidelity, Machine, ModelSummary, Rejection, Timing
 from onnxq.report.outline import headline, outline
+from onnxq.report.page import html_page
 from onnxq.report.results import Report
 from onnxq.report.rows import Check, DemoRow, OptionRow, OutlierRow, Part, PassRow
 
@@ -103,6 +104,18 @@ def test_the_headline_gives_speed_fidelity_and_size(report: Report) -> None:
     assert headline(report) == (
         "2.45x the speed at input_ids=8x128, mean cosine 0.9962 (lowest 0.9910), 90.9 MB → 23.1 MB"
     )
+
+
+def test_the_target_and_the_provider_are_told(report: Report) -> None:
+    timed = dataclasses.replace(report, target="tensorrt", provider="cuda")
+    sheets = {sheet.title: sheet for sheet in outline(timed).sheets}
+    assert "Decisions for tensorrt" in sheets
+    assert sheets["Latency"].note.endswith(" · cuda provider")
+    page = html_page(timed)
+    assert "<dt>Target</dt><dd>tensorrt<small>timed with cuda</small>" in page
+    unknown = dataclasses.replace(report, target="")
+    assert "Decisions" in {sheet.title for sheet in outline(unknown).sheets}
+    assert "<dt>Target</dt>" not in html_page(unknown)
 
 
 def test_the_headline_leaves_out_what_was_not_measured(report: Report) -> None:
