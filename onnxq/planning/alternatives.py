@@ -48,3 +48,6 @@ def _static_options(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
         yield Option(split=count)
         if scales:
             yield Option(split=count, scaled=True)
+    if settings.split and trial.group.copying is not None:
+        added = int(trial.copies.sum()) - trial.group.channels
+        yield from (Option(copied=added),) if added else ()

@@ -15,6 +15,8 @@ from onnxq.ir.norm import Norm, norm_giving
 from onnxq.ir.residual import find_streams
 from onnxq.passes.migrate.migration import Migration, is_widely_shared, plan_migration
 from onnxq.passes.migrate.places import Place, find_place
+from onnxq.passes.migrate.sites import sharing_obstacle
+from onnxq.passes.migrate.widen import find_source
 from onnxq.planning.options import BLOCK
 from onnxq.planning.trial import Group
 from onnxq.statistics import Statistics
@@ -40,6 +42,7 @@ def groups_of(linears: Sequence[Linear], statistics: Statistics, *, apart: bool 
             norm_giving(value) is not None,
             None if apart else _place_of(value, together),
             name,
+            None if apart or sharing_obstacle(tuple(together)) else find_source(value, tuple(together)).nodes,
         )
         for name, together in readers.items()
     ]

@@ -20,6 +20,7 @@ from onnxq.edit import label_of
 from onnxq.ir.labels import is_named
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
+from onnxq.passes.migrate.disassemble_channels import DisassembleChannels
 from onnxq.passes.migrate.insert_scale import InsertScale
 from onnxq.passes.migrate.rotate_channels import RotateChannels
 from onnxq.passes.migrate.shift_scale import ShiftScale
@@ -129,7 +130,10 @@ class Plan:
 
     def exact_passes(self) -> tuple[Pass, ...]:
         """What brings a model into the form that this plan rounds; what a split leaves over is scaled."""
-        split = (SplitChannels(plan=self.splits),) if self.splits else ()
+        split: tuple[Pass, ...] = (SplitChannels(plan=self.splits),) if self.splits else ()
+        if copied := dict.fromkeys(layer.activation for layer in self.layers if layer.option.copied):
+            plan = tuple((name, 0.0) for name in copied)
+            split += (DisassembleChannels(plan=plan, gain=0.0, measured=False),)
         scale = (InsertScale(only=self.scaled, gain=0.0),) if self.scaled else ()
         return (*split, *scale, *self._passes_by_token())
 
@@ -254,6 +258,7 @@ def _cost(option: Option, group: Group, settings: PlanSettings) -> float:
             group.columns,
             scaling=option.form == "int8 static",
             biased=biased,
+            copying=group.copying or 0,
         )
         for rows in settings.rows_of(str(group.activation.name))
     )

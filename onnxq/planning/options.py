@@ -23,6 +23,8 @@ _KERNELS: Mapping[Form, Kernel] = {
 _SUM_BYTES = 12.0
 """Bytes of a join for each output: two floats read, one written."""
 _QUANTIZE_BYTES = 5.0
+_GATHER_BYTES = 24.0
+"""What picking single channels takes for each: they are copied one by one."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,20 @@ class Option:
         split: Channels, those that reach furthest, that are multiplied in float beside an integer product.
         scaled: Whether channels are evened out first.
         rotated: Whether every few channels are mixed first.
+        copied: Channels that are added because those that reach furthest go into several smaller copies.
     """
 
     form: Form = "int8 static"
     split: int = 0
     scaled: bool = False
     rotated: bool = False
+    copied: int = 0
 
     def __str__(self) -> str:
         extras = ["channels evened out"] if self.scaled else []
         extras += ["channels rotated"] if self.rotated else []
         extras += [f"{self.split} channels in float"] if self.split else []
+        extras += [f"{self.copied} more channels as copies"] if self.copied else []
         return ", ".join([self.form, *extras])
 
     def cost(
@@ -56,6 +61,7 @@ class Option:
         *,
         scaling: bool = True,
         biased: Sequence[int] = (),
+        copying: int = 0,
     ) -> float:
         """Microseconds on one thread.
 
@@ -66,8 +72,12 @@ class Option:
             columns: N of each linear that reads the activation.
             scaling: Whether evening channels out takes a Mul.
             biased: N of each linear with a bias, which comes behind a product with scales by token.
+            copying: Nodes that repeat channels where they are copied.
         """
         total = costs.elementwise(tokens, channels) if self.scaled and scaling else 0.0
+        channels += self.copied
+        if self.copied:
+            total += copying * costs.elementwise(tokens, channels, _GATHER_BYTES)
         if self.rotated:  # one small matrix, which stays where it is
             total += costs.product(tokens * channels // MIXED, MIXED, MIXED, "float")
         kernel = _KERNELS[self.form]

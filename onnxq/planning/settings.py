@@ -27,7 +27,7 @@ class PlanSettings:
         keep_float: Patterns (``*`` stands for any text) of nodes that stay float.
         forms: Forms that the format has.
         insert_nodes: Whether a Mul may even channels out.
-        split: Whether channels may be multiplied in float.
+        split: Whether outlier channels may be multiplied in float, or copied.
         tokens: Rows of an activation that costs are reckoned with where none are known.
         rows: By activation, its rows at each of the shapes that the model is wanted for; costs are added up
             over them.

@@ -17,6 +17,7 @@ from onnxq.ir.linear import Linear
 from onnxq.ir.mixing import BLOCK as MIXED
 from onnxq.ir.mixing import mix_channels, mix_rows
 from onnxq.ir.norm import Norm
+from onnxq.passes.migrate.copies import Rules, choose_copies
 from onnxq.passes.migrate.outliers import Product, choose_channels, rank_channels, side_by_side
 from onnxq.passes.migrate.places import Place
 from onnxq.passes.migrate.scales import choose_scale
@@ -68,6 +69,7 @@ class Group:
         from_norm: Whether a norm gives it, which takes any scale for nothing.
         place: What above it takes a scale and leaves no trace; None if nothing does.
         name: Tells it from other groups.
+        copying: Nodes that it takes to repeat channels of the activation; None where they cannot be.
     """
 
     activation: ir.Value
@@ -76,6 +78,7 @@ class Group:
     from_norm: bool
     place: Place | Norm | None = None
     name: str = ""
+    copying: int | None = None
 
     @property
     def channels(self) -> int:
@@ -122,6 +125,12 @@ class Trial:
         best = len(choice.channels)
         return tuple(sorted({best, max(1, best // 2)})) if best and choice.gain > NOTICEABLE else ()
 
+    @cached_property
+    def copies(self) -> np.ndarray:
+        """Into how many copies each channel goes where outliers are copied, int64 [K]."""
+        chosen = choose_copies(self.product, Rules())
+        return chosen.counts if chosen.gain > NOTICEABLE else np.ones_like(chosen.counts)
+
     def errors(self, option: Option) -> tuple[float, ...]:
         """Noise over signal of each linear's own output, every token weighing the same.
 
@@ -129,6 +138,8 @@ class Trial:
         """
         if option.form == "float":
             return (0.0,) * len(self.weights)
+        if option.copied:
+            return self._errors_of_copies()
         split = self.channels(option.split)
         weights = [_without(weight, split) for weight in self.weights]
         scale = self._scale_for(option, weights, split)
@@ -143,10 +154,25 @@ class Trial:
                 moved = mix_rows(moved, MIXED).astype(np.float32)
             from_activation = noise @ moved
             from_weight = scaled @ (self._rounded(moved, option) - moved)
-            energy = np.square(from_activation).sum(axis=1, dtype=np.float64)
-            energy += self.settings.weight_noise * np.square(from_weight).sum(axis=1, dtype=np.float64)
-            found.append(_relative(energy, exact))
+            found.append(_relative(self._energy(from_activation, from_weight), exact))
         return tuple(found)
+
+    def _errors_of_copies(self) -> tuple[float, ...]:
+        """All copies of a channel are rounded alike, and none of their weights grows."""
+        counts = self.copies.astype(np.float32)
+        noise = counts * self._activation_noise(self.rows / counts, counts, np.zeros(0, np.int64), Option())
+        found = []
+        for weight, exact in zip(self.weights, self.exact, strict=True):
+            from_activation = noise @ weight
+            from_weight = self.rows @ (self._rounded(weight, Option()) - weight)
+            found.append(_relative(self._energy(from_activation, from_weight), exact))
+        return tuple(found)
+
+    def _energy(self, from_activation: np.ndarray, from_weight: np.ndarray) -> np.ndarray:
+        """Squared error of each token, as much of the weight's as feedback will leave."""
+        energy: np.ndarray = np.square(from_activation).sum(axis=1, dtype=np.float64)
+        energy += self.settings.weight_noise * np.square(from_weight).sum(axis=1, dtype=np.float64)
+        return energy
 
     def unevenness(self) -> float:
         """The largest scale that evening out would use; 1 for even channels."""

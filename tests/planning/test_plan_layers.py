@@ -13,6 +13,7 @@ from onnxq.calibration import collect, open_data
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import run
+from onnxq.planning.front import Point
 from onnxq.planning.layer_plan import LayerPlan
 from onnxq.planning.layers import Plan, plan_layers
 from onnxq.planning.settings import PlanSettings
@@ -177,6 +178,25 @@ def test_the_error_foretold_is_the_error_made(tokens: Tokens) -> None:
         by_token = (noise**2).sum(axis=1) / (exact**2).sum(axis=1)
         found = -10 * np.log10(by_token.mean())
         assert layer.sqnr_db == pytest.approx(found, abs=1.0), str(layer.option)
+
+
+def test_outliers_as_several_copies_err_as_foretold_and_the_pass_makes_them() -> None:
+    model, x = linear(), towering_channels(np.random.default_rng(0)).astype(np.float32) / 10
+    source = open_data({"x": x}, model)
+    plan = plan_layers(model, gathered(model, x), SETTINGS)
+    (name, found) = next(iter(plan.candidates.items()))
+    place = next(place for place, each in enumerate(found.measured) if each.option.copied)
+    copied, plain = found.measured[place], found.measured[0]
+    assert copied.error < plain.error / 10
+    assert copied.cost > plain.cost
+    layer = found.layer(only(plan), Point(0.0, 0.0, {name: place}))
+    made = quantized(model, Plan((layer,)), lambda state, wanted: collect(state, source, wanted, cache=False))
+    (product,) = (node for node in made.graph if node.op_type == "MatMulIntegerToFloat")
+    assert product.inputs[1].shape[0] == K + copied.option.copied
+    exact = (x.astype(np.float64) @ weight()).reshape(-1, N)
+    noise = open_session(made).run({"x": x})["y"].reshape(-1, N) - exact
+    by_token = (noise**2).sum(axis=1) / (exact**2).sum(axis=1)
+    assert layer.sqnr_db == pytest.approx(-10 * np.log10(by_token.mean()), abs=1.0)
 
 
 def test_a_massive_token_does_not_hide_the_others() -> None:
