@@ -186,6 +186,7 @@ class Emission:
             activation=self.target.activation_codes,
             weight_bits=self.target.weight_bits,
             float_bias=self._is_compiled,
+            float_tables=self.settings.keep_float,
             rounding="feedback",
             correct_bias=True,
             skip=(*plan.names("float"), *plan.names("int8 blocks"), *plan.names("int4 blocks")),

@@ -12,8 +12,9 @@ from onnxq.contract import Edit
 from onnxq.edit import label_of
 from onnxq.ir.embedding import Embedding, find_embedding
 from onnxq.ir.linear import Linear, find_linear
-from onnxq.passes.quantize.block_codes import BlockRange, block_grid, pack_blocks
-from onnxq.passes.quantize.rounding import round_feedback, round_nearest
+from onnxq.passes.quantize.block_codes import BlockRange, block_grid, pack_blocks, round_activations
+from onnxq.passes.quantize.layer_data import LayerData
+from onnxq.passes.quantize.rounding import Codes, Grid, damping_for, feed_back, round_nearest
 
 MICROSOFT = "com.microsoft"
 INT8_ACTIVATIONS = 4
@@ -31,9 +32,9 @@ class BlockTask:
         block: Input channels that share a scale.
         symmetric: No zero points.
         method: How far scales reach.
-        feedback: Whether to round with feedback rather than to the nearest codes.
-        gram: X'X of all their inputs, for feedback and for "weighted"; None where it is not asked for.
-        damping: Of the feedback.
+        feedback: Whether to try feedback, which is kept where it lowers the error of the output.
+        data: Their inputs, for feedback and for "weighted"; None where those are not asked for.
+        damping: Of the feedback, with data without end.
         float_activations: Whether activations are not to be rounded.
     """
 
@@ -44,9 +45,28 @@ class BlockTask:
     symmetric: bool
     method: BlockRange
     feedback: bool
-    gram: npt.NDArray[np.float64] | None
+    data: LayerData | None
     damping: float
     float_activations: bool = False
+
+
+@dataclass(frozen=True)
+class BlockQuantizer:
+    """How the kernel rounds activations: 8 bits around zero, one scale for each row and block.
+
+    Attributes:
+        block: Channels of a block; 0 where activations are not rounded.
+    """
+
+    block: int
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """`values` [R, K] as the integer product sees them."""
+        return round_activations(values, self.block) if self.block else values
+
+    def noise(self, values: np.ndarray | None = None) -> float:
+        """Expected squared error of an element of these values [R, K]; 0 of none, as scales hang on them."""
+        return 0.0 if values is None else float(np.square(self.apply(values) - values).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +84,7 @@ def emit_blocks(task: BlockTask, edit: Edit) -> None:
     first = _earliest(task)
     label = label_of(task.linears[0].node)
     weight = task.linears[0].weight
-    importance = None if task.gram is None else np.diag(task.gram)
+    importance = None if task.data is None else np.diag(task.data.moments.gram)
     grid = block_grid(
         weight,
         task.bits,
@@ -73,10 +93,9 @@ def emit_blocks(task: BlockTask, edit: Edit) -> None:
         method=task.method,
         importance=importance,
     )
-    if task.feedback and task.gram is not None:
-        codes = round_feedback(weight, task.gram, grid, damping=task.damping)
-    else:
-        codes = round_nearest(weight, grid)
+    codes, remark = _rounded(task, weight, grid)
+    if remark:
+        edit.remark(task.linears[0].node, remark)
     weights, scales, zeros = pack_blocks(codes, grid)
     packed = _Packed(
         edit.constant(weights, f"{label}_blocks", near=first),
@@ -92,6 +111,22 @@ def emit_blocks(task: BlockTask, edit: Edit) -> None:
         table = find_embedding(node)
         assert isinstance(table, Embedding)
         _share(table, packed, task, edit)
+
+
+def _rounded(task: BlockTask, weight: np.ndarray, grid: Grid) -> tuple[Codes, str]:
+    """The codes, and what feedback does to the error of the output, whether they are its or the nearest."""
+    nearest, data = round_nearest(weight, grid), task.data
+    if not task.feedback or data is None:
+        return nearest, ""
+    damping = damping_for(len(weight), data.count, task.damping)
+    fed = feed_back(weight, data.moments.gram, grid, damping=damping)
+    if fed.reason:
+        return nearest, f"no feedback: {fed.reason}"
+    judge = data.judge(weight)
+    before, after = judge.error(grid.values(nearest)), judge.error(grid.values(fed.codes))
+    kept = after < before
+    told = f"{'' if kept else 'no '}feedback: {judge.basis} error {before:.3g} to {after:.3g}"
+    return fed.codes if kept else nearest, told
 
 
 def _earliest(task: BlockTask) -> ir.Node:

@@ -14,7 +14,7 @@ rows of the same initializer and dequantizes these alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar, Literal
@@ -24,16 +24,18 @@ import onnx_ir as ir
 
 from onnxq.contract import Context, Contract, Edit, Examples, Needs, Pass, Reject
 from onnxq.edit import label_of
-from onnxq.ir.embedding import Embedding, find_embedding, linears_of
+from onnxq.ir.embedding import Embedding, linears_of
 from onnxq.ir.labels import is_named
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.mixing import MIXES, only_mixes
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.block_codes import BLOCKS, BlockRange
-from onnxq.passes.quantize.block_emission import BlockTask, emit_blocks
+from onnxq.passes.quantize.block_emission import BlockQuantizer, BlockTask, emit_blocks
 from onnxq.passes.quantize.evidence import block_examples
-from onnxq.passes.quantize.rounding import DAMPING, damping_for
-from onnxq.statistics import SecondMoments, Statistic
+from onnxq.passes.quantize.layer_data import LayerData
+from onnxq.passes.quantize.rounding import DAMPING
+from onnxq.passes.quantize.tied import tables_of
+from onnxq.statistics import Statistic, Statistics, TensorStatistics
 
 BITS = (2, 4, 8)
 BLOCKS_OF_TWO_BITS = (32, 64, 128)
@@ -48,7 +50,7 @@ class QuantizeBlocks(Pass):
         block: Input channels that share a scale: 16, 32, 64, 128 or 256 (32, 64 or 128 with 2 bits).
         symmetric: No zero points.
         rounding: "nearest", or "feedback", where each number makes up for the errors of others, weighed by
-            the second moments of the activations; below 8 bits scales are then refitted to the codes.
+            the second moments of the activations; kept where that lowers the error on held-out tokens.
         method: How far a block's scale reaches: "minmax", "mse" for the least squared error of the weight, or
             "weighted", where each row's error counts as much as its activations' mean square: the best for
             4 bits with either rounding (it needs second moments).
@@ -80,12 +82,13 @@ class QuantizeBlocks(Pass):
     needs: ClassVar[Needs] = Needs(opset=13)
 
     def wanted(self, model: ir.Model) -> Mapping[Statistic, Iterable[ir.Value]]:
-        """Second moments of the inputs of the linears, if the options ask for them."""
+        """Second moments of the inputs of linears, if the options ask for them; rows to judge feedback."""
         if not self._reads_moments:
             return {}
         linears = [linear for node in nodes(model) if isinstance(linear := find_linear(node), Linear)]
         chosen = [linear.activation for linear in linears if not isinstance(self._form(linear), str)]
-        return {Statistic.SECOND_MOMENTS: chosen}
+        rows = {Statistic.ROWS: chosen} if self.rounding == "feedback" else {}
+        return {Statistic.SECOND_MOMENTS: chosen, **rows}
 
     def match(self, node: ir.Node, context: Context) -> BlockTask | Reject | None:
         """A linear, those that share its weight, and the moments of its input."""
@@ -96,14 +99,9 @@ class QuantizeBlocks(Pass):
         if isinstance(form, str):
             return Reject(form, label_of(node))
         linears = (linear, *(other for other in self._twins(linear) if self._form(other) == form))
-        gram, damping = None, self.damping
-        if self._reads_moments:
-            seen = [context.statistics.get(str(each.activation.name)) for each in linears]
-            known = [each.moments for each in seen if each is not None and each.moments is not None]
-            if len(known) < len(linears):
-                return Reject("calibration has no second moments of its input", label_of(node))
-            moments = reduce(SecondMoments.merge, known)
-            gram, damping = moments.gram, damping_for(linear.channels, moments.count, self.damping)
+        data = self._data(linears, form[1], context.statistics) if self._reads_moments else None
+        if self._reads_moments and data is None:
+            return Reject("calibration has no second moments of its input", label_of(node))
         return BlockTask(
             linears,
             self._tables(linear, form[1]),
@@ -111,14 +109,23 @@ class QuantizeBlocks(Pass):
             symmetric=self.symmetric,
             method=self.method,
             feedback=self.rounding == "feedback",
-            gram=gram,
-            damping=damping,
+            data=data,
+            damping=self.damping,
             float_activations=self.float_activations,
         )
 
     def rewrite(self, found: BlockTask, edit: Edit) -> None:
         """Put the product in blocks in the linear's place."""
         emit_blocks(found, edit)
+
+    def _data(self, linears: Sequence[Linear], block: int, statistics: Statistics) -> LayerData | None:
+        """What calibration saw of the inputs of all of them."""
+        seen = [statistics.get(str(each.activation.name)) for each in linears]
+        known = [each for each in seen if each is not None and each.moments is not None]
+        if len(known) < len(linears):
+            return None
+        quantizer = BlockQuantizer(0 if self.float_activations else block)
+        return LayerData.of(reduce(TensorStatistics.merge, known), quantizer, linears[0].channels)
 
     @property
     def _reads_moments(self) -> bool:
@@ -155,19 +162,9 @@ class QuantizeBlocks(Pass):
 
     def _tables(self, linear: Linear, block: int) -> tuple[Embedding, ...]:
         """Embeddings of the same graph whose rows are the columns of the weight."""
-        root = linear.root
-        if root is None or not self.share_tables or linear.channels % block:
+        if not self.share_tables or linear.channels % block:
             return ()
-        users = [node for node, index in root.uses() if index == 0 and node.graph is linear.node.graph]
-        found = [embedding for node in users if isinstance(embedding := find_embedding(node), Embedding)]
-        return tuple(
-            each
-            for each in found
-            if not is_named(label_of(each.node), self.skip)
-            and each.indices.shape is not None
-            and each.table.shape == linear.weight.T.shape
-            and np.array_equal(each.table, linear.weight.T)
-        )
+        return tuple(each for each in tables_of(linear, self.skip) if each.indices.shape is not None)
 
     @classmethod
     def examples(cls) -> Examples:

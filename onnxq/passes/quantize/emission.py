@@ -7,13 +7,17 @@ product's output, an int8 activation, or a per-channel activation scale each lea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
 from onnxq.contract import Edit
+from onnxq.ir.embedding import Embedding
 from onnxq.ir.linear import Linear
 from onnxq.ir.walk import constant_of, producer
 from onnxq.passes.quantize.ranges import LEAST_TOKEN_SCALE, PerToken, QuantParams
+from onnxq.passes.quantize.tied import share_codes
 from onnxq.passes.quantize.weights import QuantizedWeight
 
 MICROSOFT = "com.microsoft"
@@ -22,23 +26,33 @@ _MIDDLE = np.uint8(128)
 
 
 def emit_kernel(
-    linear: Linear, params: QuantParams, weight: QuantizedWeight, bias: np.ndarray | None, edit: Edit
+    linear: Linear,
+    params: QuantParams,
+    weight: QuantizedWeight,
+    bias: np.ndarray | None,
+    edit: Edit,
+    tables: Sequence[Embedding] = (),
 ) -> None:
-    """QuantizeLinear, then MatMulIntegerToFloat with the bias inside."""
+    """QuantizeLinear, then MatMulIntegerToFloat with the bias inside; `tables` read the weight's codes."""
     codes, scale, zero = _quantized(linear.activation, params, linear.node, edit)
-    inputs = [codes, *_operands(linear, scale, zero, weight, edit), _bias(linear, bias, edit)]
+    inputs = [codes, *_operands(linear, scale, zero, weight, tables, edit), _bias(linear, bias, edit)]
     edit.take_over(linear.output, _product(linear, inputs, edit))
 
 
 def emit_per_token(
-    linear: Linear, how: PerToken, weight: QuantizedWeight, bias: np.ndarray | None, edit: Edit
+    linear: Linear,
+    how: PerToken,
+    weight: QuantizedWeight,
+    bias: np.ndarray | None,
+    edit: Edit,
+    tables: Sequence[Embedding] = (),
 ) -> None:
     """One symmetric scale for each token, found while running: codes centred on 128, or on 0 with a sign.
 
     The bias is added behind the product: inside, ONNX Runtime would multiply it by the token's scale.
     """
     codes, scale, zero = _quantized_by_token(linear.activation, how, linear.node, edit)
-    product = _product(linear, [codes, *_operands(linear, scale, zero, weight, edit), None], edit)
+    product = _product(linear, [codes, *_operands(linear, scale, zero, weight, tables, edit), None], edit)
     added = _bias(linear, bias, edit)
     if added is not None:
         names = [f"{_label(linear)}_sum"]
@@ -214,14 +228,24 @@ def _integer_bias(
 
 
 def _operands(
-    linear: Linear, scale: ir.Value, zero: ir.Value, weight: QuantizedWeight, edit: Edit
+    linear: Linear,
+    scale: ir.Value,
+    zero: ir.Value,
+    weight: QuantizedWeight,
+    tables: Sequence[Embedding],
+    edit: Edit,
 ) -> list[ir.Value]:
     """Inputs 1 to 5 of the integer product."""
     node, label = linear.node, _label(linear)
+    if tables:
+        codes, scales = share_codes(linear, tables, weight, edit)
+    else:
+        codes = edit.constant(weight.codes, f"{label}_int8", near=node)
+        scales = edit.constant(weight.scale, f"{label}_scale", near=node)
     return [
-        edit.constant(weight.codes, f"{label}_int8", near=node),
+        codes,
         scale,
-        edit.constant(weight.scale, f"{label}_scale", near=node),
+        scales,
         zero,
         edit.constant(np.zeros((), np.int8), f"{label}_zero_point", near=node),
     ]

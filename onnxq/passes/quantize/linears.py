@@ -10,6 +10,8 @@ what a processor with narrower ones would lose, and leave room in 16-bit sums.
 
 How a range is chosen is in `ranges` (what the graph alone knows of one: `known`), how a weight is rounded in
 `fitting`.
+
+A linear whose weight is an embedding's table as well shares the codes with it in the kernel form (`tied`).
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ from onnxq.passes.quantize.ranges import (
     choose_range,
     params_for,
 )
+from onnxq.passes.quantize.tied import tables_of
 from onnxq.passes.quantize.weights import WeightRange
 from onnxq.statistics import Statistic, TensorStatistics
 
@@ -103,6 +106,8 @@ class QuantizeLinears(Pass):
         skip: Names of linears that stay float; one without a name goes by that of its product.
         per_token: Names of linears whose input gets one scale for each token, at run time ("kernel" only).
         float_bias: Whether biases of "qdq" stay float where ONNX Runtime would want them as int32.
+        float_tables: Names of embeddings that stay float although they share the table of a linear ("kernel"
+            only: in "qdq" all do); ``*`` stands for any text.
     """
 
     form: Form = "kernel"
@@ -124,6 +129,7 @@ class QuantizeLinears(Pass):
     skip: tuple[str, ...] = ()
     per_token: tuple[str, ...] = ()
     float_bias: bool = False
+    float_tables: tuple[str, ...] = ()
 
     name: ClassVar[str] = "quantize-linears"
     contract: ClassVar[Contract] = Contract.LOSSY
@@ -187,10 +193,11 @@ class QuantizeLinears(Pass):
         fitted = fit_layer(linear.weight, linear.bias, how, found.seen, fit, least_scale=least_scale)
         if fitted.remark:
             edit.remark(linear.node, fitted.remark)
+        tables = () if qdq else tables_of(linear, self.float_tables)
         if isinstance(how, PerToken):
-            emit_per_token(linear, how, fitted.weight, fitted.bias, edit)
+            emit_per_token(linear, how, fitted.weight, fitted.bias, edit, tables)
         elif self.form == "kernel":
-            emit_kernel(linear, how, fitted.weight, fitted.bias, edit)
+            emit_kernel(linear, how, fitted.weight, fitted.bias, edit, tables)
         else:
             emit_qdq(linear, how, fitted.weight, fitted.bias, edit, float_bias=self.float_bias)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -158,6 +159,25 @@ def test_feedback_keeps_the_product_closer() -> None:
     assert errors["feedback"] < 0.5 * errors["nearest"]
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_feedback_is_kept_only_where_other_tokens_gain(kept: bool) -> None:
+    random = np.random.default_rng(3)
+    few, others = random.normal(size=(2, 8, K)) * 3
+    seen = (random.normal(size=(4000, 8)) @ few + 0.1 * random.normal(size=(4000, K))).astype(np.float32)
+    judging = (random.normal(size=(8, 8)) @ (few if kept else others)).astype(np.float32)
+    known = TensorStatistics.of(judging, {Statistic.ROWS})
+    statistics = Statistics(
+        {"x": replace(known, count=4008, moments=SecondMoments.of(np.vstack([seen, judging])))}
+    )
+    result = quantized(model_of(BODIES["product"], "B,64"), statistics, bits=4, block=32, rounding="feedback")
+    (remark,) = (str(each) for each in result.changes if "feedback" in str(each))
+    assert ("no feedback: held-out error" in remark) is not kept
+    grid = block_grid(Reference.of(BODIES["product"]).weight, 4, 32, symmetric=True)
+    nearest = grid.values(round_nearest(Reference.of(BODIES["product"]).weight, grid))
+    same = np.allclose(weight_of(products(result.model)[0]), nearest, rtol=1e-6)
+    assert same is not kept
+
+
 def test_feedback_without_moments_is_refused() -> None:
     for options in ({"rounding": "feedback"}, {"method": "weighted"}):
         result = quantized(model_of(BODIES["product"]), **options)
@@ -284,4 +304,5 @@ def test_calibration_is_asked_for_what_the_options_need(options: dict[str, objec
 
     result = run(given, [QuantizeBlocks(**options)], gather=gather, verify="never")
     assert products(result.model)
-    assert asked == ({Statistic.SECOND_MOMENTS: kinds} if kinds else {})
+    judged = {Statistic.ROWS: kinds} if options.get("rounding") == "feedback" else {}
+    assert asked == ({Statistic.SECOND_MOMENTS: kinds, **judged} if kinds else {})
