@@ -8,6 +8,7 @@ from functools import singledispatch
 
 from onnxq.report import bench_sheets, figures
 from onnxq.report.measures import DataSummary, Fidelity, Timing
+from onnxq.report.plan_sheets import decisions_sheet, front_sheet, refinements_sheet, worst_sheet
 from onnxq.report.results import (
     ApplyReport,
     BenchResult,
@@ -26,16 +27,13 @@ from onnxq.report.sheets import (
     Sheet,
     Tone,
     counts_sheet,
-    decisions_sheet,
     fidelity_sheet,
     goals_sheet,
     latency_sheet,
     machine_line,
     outliers_sheet,
     passes_sheet,
-    refinements_sheet,
     rejects_sheet,
-    worst_sheet,
 )
 
 WORST = 6
@@ -79,6 +77,7 @@ def _optimized(result: Report) -> Outline:
             fidelity_sheet(result.fidelity, result.data),
             decisions_sheet(result.layers, result.target),
             worst_sheet(result.layers, WORST),
+            front_sheet(result.front),
             refinements_sheet(result.refinements),
             counts_sheet(KERNELS, "Kernel", result.kernels),
             passes_sheet(result.passes, result.exact, idle=False),

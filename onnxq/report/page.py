@@ -8,21 +8,19 @@ from onnxq.report import drawing, figures
 from onnxq.report.markup import bullets, document, escape, folded, section, table, tiles_of
 from onnxq.report.measures import ModelSummary
 from onnxq.report.outline import circumstances, headline
+from onnxq.report.plan_sheets import decisions_sheet, layers_sheet, refinements_sheet
 from onnxq.report.results import Report
 from onnxq.report.rows import ChannelPicture, LayerRow
 from onnxq.report.sheets import (
     Row,
     Sheet,
     counts_sheet,
-    decisions_sheet,
     equality_line,
     fidelity_sheet,
     goals_sheet,
     journal_sheet,
     latency_sheet,
-    layers_sheet,
     passes_sheet,
-    refinements_sheet,
     rejects_sheet,
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +16,7 @@ from onnxq.report.measures import (
     Rejection,
     Timing,
 )
-from onnxq.report.rows import Equality, LayerRow, OutlierRow, PassRow, RefinementRow
+from onnxq.report.rows import Equality, OutlierRow, PassRow
 
 _LONG = 40
 """Characters of a pass with its options, above which the options are left out."""
@@ -106,88 +105,6 @@ def ratio_span(row: Timing) -> str:
     if row.ratio_low is None or row.ratio_high is None:
         return ""
     return f"{figures.ratio(row.ratio_low).removesuffix('x')}–{figures.ratio(row.ratio_high)}"
-
-
-def decisions_sheet(layers: Iterable[LayerRow], target: str = "") -> Sheet:
-    """How many layers went which way, and why; `target` is what for."""
-    counts = Counter((row.kind, row.decision, row.reason) for row in layers)
-    return Sheet(
-        f"Decisions for {target}" if target else "Decisions",
-        (">Layers", "Kind", "Decision", "Reason"),
-        tuple(Row((str(count), *key)) for key, count in counts.most_common()),
-    )
-
-
-def layers_sheet(layers: Iterable[LayerRow]) -> Sheet:
-    """One line a layer, in graph order."""
-    return Sheet(
-        "Layers",
-        (
-            ">",
-            "Layer",
-            "Kind",
-            ">Size",
-            "Decision",
-            ">SQNR",
-            ">Of the model",
-            ">Range",
-            ">Channel ratio",
-            "Reason",
-            "Tried",
-        ),
-        tuple(
-            Row(
-                (
-                    str(index),
-                    row.name,
-                    row.kind,
-                    f"{row.channels}\u00a0x\u00a0{row.columns}",
-                    row.decision.replace(" ", "\u00a0"),
-                    figures.decibels(row.sqnr_db),
-                    figures.decibels(row.effect_db),
-                    _spans(row),
-                    _channel_ratios(row),
-                    row.reason,
-                    "; ".join(f"{each.option}: {figures.decibels(each.sqnr_db)}" for each in row.tried),
-                )
-            )
-            for index, row in enumerate(layers)
-        ),
-    )
-
-
-def refinements_sheet(rows: Iterable[RefinementRow]) -> Sheet:
-    """What was tried on the whole planned model, and what came of it on samples held out for that."""
-    return Sheet(
-        "Refinements",
-        ("Tried", ">Before", ">With it", "Kept", "Reason"),
-        tuple(
-            Row(
-                (
-                    row.name,
-                    figures.decibels(row.before_db),
-                    figures.decibels(row.after_db),
-                    "yes" if row.kept else "no",
-                    row.reason,
-                )
-            )
-            for row in rows
-        ),
-    )
-
-
-def worst_sheet(layers: Iterable[LayerRow], count: int) -> Sheet:
-    """The `count` layers whose own output is furthest off."""
-    measured = (row for row in layers if row.sqnr_db is not None)
-    worst = sorted(measured, key=lambda row: row.sqnr_db or 0.0)[:count]
-    return Sheet(
-        "Layers with the largest error of their own",
-        ("Layer", "Decision", ">SQNR", ">Channel ratio", "Reason"),
-        tuple(
-            Row((row.name, row.decision, figures.decibels(row.sqnr_db), _channel_ratios(row), row.reason))
-            for row in worst
-        ),
-    )
 
 
 def passes_sheet(
@@ -310,18 +227,6 @@ def machine_line(machine: Machine) -> str:
         f"Python {machine.python}",
     )
     return " · ".join(part for part in parts if part)
-
-
-def _spans(row: LayerRow) -> str:
-    """The ranges before and after; each stays in one piece where a line breaks."""
-    spans = (span for span in (row.range_before, row.range_after) if span is not None)
-    told = (f"{figures.number(span.low)}\u00a0…\u00a0{figures.number(span.high)}" for span in spans)
-    return " → ".join(told) or figures.NOTHING
-
-
-def _channel_ratios(row: LayerRow) -> str:
-    ratios = (row.channel_ratio_before, row.channel_ratio_after)
-    return " → ".join(figures.number(value) for value in ratios if value is not None) or figures.NOTHING
 
 
 def _tone_of_timing(row: Timing) -> Tone:

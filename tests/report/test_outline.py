@@ -9,7 +9,7 @@ from onnxq.report.measures import DataSummary, Fidelity, Machine, ModelSummary, 
 from onnxq.report.outline import headline, outline
 from onnxq.report.page import html_page
 from onnxq.report.results import Report
-from onnxq.report.rows import Check, DemoRow, OptionRow, OutlierRow, Part, PassRow
+from onnxq.report.rows import Check, DemoRow, FrontRow, OptionRow, OutlierRow, Part, PassRow
 
 MODEL = ModelSummary("m.onnx", "00", 90_900_000, 17, 8, "pytorch", 412)
 MACHINE = Machine("EPYC", ("avx2",), 2, 2, 10**9, "Linux", "3.11", "", "0.1.0")
@@ -116,6 +116,42 @@ def test_the_target_and_the_provider_are_told(report: Report) -> None:
     unknown = dataclasses.replace(report, target="")
     assert "Decisions" in {sheet.title for sheet in outline(unknown).sheets}
     assert "<dt>Target</dt>" not in html_page(unknown)
+
+
+def plans(report: Report, count: int, chosen: int) -> list[tuple[str, ...]]:
+    front = tuple(
+        FrontRow(1000.0 + place, 0.1 ** (1 + place / 10), f"/layer.{place}/MatMul: float" if place else "")
+        for place in range(count)
+    )
+    front = tuple(dataclasses.replace(row, chosen=place == chosen) for place, row in enumerate(front))
+    found = [s for s in outline(dataclasses.replace(report, front=front)).sheets if "Plans" in s.title]
+    return [row.cells for sheet in found for row in sheet.rows]
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen", "shown"),
+    [
+        (100, 40, [1, 40, 41, 42, 100]),
+        (100, 0, [1, 2, 100]),
+        (100, 99, [1, 99, 100]),
+        (3, 1, [1, 2, 3]),
+        (2, 0, [1, 2]),
+        (1, 0, []),
+        (0, 0, []),
+    ],
+)
+def test_of_the_plans_the_ends_and_those_about_the_chosen_one_are_shown(
+    report: Report, count: int, chosen: int, shown: list[int]
+) -> None:
+    rows = plans(report, count, chosen)
+    assert [int(row[0]) for row in rows] == shown
+    assert [int(row[0]) for row in rows if "this\u00a0one" in row] == [chosen + 1] * bool(shown)
+
+
+def test_plans_are_told_by_cost_against_the_cheapest_noise_and_step(report: Report) -> None:
+    first, *_, last = plans(report, 11, 5)
+    assert first[1:] == ("1.000x", "10.0 dB", "", "the cheapest")
+    assert last[1:] == ("1.010x", "20.0 dB", "", "/layer.10/MatMul: float")
 
 
 def test_the_headline_leaves_out_what_was_not_measured(report: Report) -> None:

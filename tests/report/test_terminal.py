@@ -4,7 +4,7 @@ import io
 import pytest
 
 from onnxq.report.results import Inspection, Report
-from onnxq.report.rows import Part
+from onnxq.report.rows import FrontRow, Part
 from onnxq.report.terminal import console, show
 
 
@@ -61,3 +61,17 @@ def test_long_tables_come_when_asked_for(report: Report) -> None:
     seen = Inspection(report.before, {"norm": 1}, (Part("norm", "/ln/Add_1", "layer, 9 nodes", "384"),))
     assert "/ln/Add_1" not in printed(seen)
     assert "/ln/Add_1" in printed(seen, everything=True)
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_the_plans_take_few_lines_and_no_more_width_than_there_is(
+    report: Report, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    step = f"/encoder/layer.11/{'a_long_name/' * 8}MatMul_output_0: int8 static, 8 channels in float"
+    front = tuple(FrontRow(1000.0 + place, 0.1, step, place == 70) for place in range(300))
+    text = printed(dataclasses.replace(report, front=front))
+    sheet = text[text.index("Plans") :].split("\n\n")[0].splitlines()
+    assert len(sheet) <= (9 if width > 100 else 21)
+    assert max(map(len, sheet)) <= width
+    assert any("71" in line and "this\u00a0one" in line for line in sheet)
