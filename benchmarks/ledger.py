@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.artefacts import Row
-from benchmarks.planned import Bits, Planned
-from benchmarks.recipes import Recipe
+from benchmarks.planned import Bits, Planned, Upstream
+from benchmarks.recipes import Recipe, Step
 from benchmarks.rivals import environment
 from onnxq.recipe import format_pass
 
@@ -34,10 +34,16 @@ def digest(parts: Iterable[str]) -> str:
 
 def describe(recipe: Recipe) -> str:
     """A recipe as text: the same text, the same passes."""
-    steps = [repr(each) if isinstance(each, Planned) else format_pass(each) for each in recipe.exact]
+    steps = [_text(each) for each in recipe.exact]
     extras = ["per token"] * recipe.per_token + ["token-wise clipping"] * recipe.clipping
     extras += [repr(recipe.learned)] if recipe.learned is not None else []
     return " + ".join([*steps, format_pass(recipe.rounding), *extras])
+
+
+def _text(step: Step) -> str:
+    if isinstance(step, Upstream):
+        return f"{format_pass(step.own)} on {format_pass(step.rounding)}"
+    return repr(step) if isinstance(step, Planned) else format_pass(step)
 
 
 class Ledger:

@@ -111,6 +111,24 @@ class Planned:
         return form not in ("float", self.without) and not (narrow and form in EIGHT_BIT_FORMS)
 
 
+@dataclass(frozen=True)
+class Upstream:
+    """A pass that looks at what rounded linears make of the activations, not at the exact ones.
+
+    Attributes:
+        own: The pass.
+        rounding: How linears are rounded for that.
+    """
+
+    own: AnyPass
+    rounding: QuantizeLinears
+
+    @property
+    def name(self) -> str:
+        """That of the pass."""
+        return self.own.name
+
+
 def emission_for(bits: Bits) -> Emission:
     """What the product asks of its passes at these bits, or at the next ones that it has."""
     settings = OptimizeSettings(weights="int4" if bits.are_blocks else "int8")

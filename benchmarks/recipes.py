@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchmarks.learned import Learned
-from benchmarks.planned import EIGHT_BIT_FORMS, Bits, Planned, margin_for, migrating
+from benchmarks.planned import EIGHT_BIT_FORMS, Bits, Planned, Upstream, margin_for, migrating
 from onnxq.contract import AnyPass
 from onnxq.passes.compress.assemble_channels import AssembleChannels
 from onnxq.passes.migrate.disassemble_channels import DisassembleChannels
@@ -38,7 +38,7 @@ EVENED = (
 )
 """What the planner asks for where a scale is found for each token."""
 BITS: Mapping[str, Bits] = {str(each): each for each in (Bits(8, 8), Bits(6, 6), Bits(4, 8), Bits(4, 4))}
-Step = AnyPass | Planned
+Step = AnyPass | Planned | Upstream
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,10 @@ ROWS: Mapping[str, tuple[str, Made]] = {
     "shift-scale-output": (
         "the same, thresholds tried on the block's output",
         lambda bits: Recipe(linears(bits), migration(bits)[:1]),
+    ),
+    "shift-scale-upstream": (
+        "the same, tried on what rounded linears above make of the activations",
+        lambda bits: Recipe(linears(bits), (Upstream(migration(bits)[0], linears(bits)),)),
     ),
     "insert-scale": (
         "scale of what no norm gives",

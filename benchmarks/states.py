@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from benchmarks.learned import given_ranges
-from benchmarks.planned import Planned, planned_rounding
+from benchmarks.planned import Planned, Upstream, planned_rounding
 from benchmarks.recipes import Recipe, Step
 from benchmarks.rounds import THREADS
 from benchmarks.subjects import Subject
@@ -28,7 +28,7 @@ from onnxq.passes.clean import cleaning
 from onnxq.passes.layout import respelling
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.linears import QuantizeLinears
-from onnxq.pipeline import run
+from onnxq.pipeline import Gather, run
 from onnxq.planning.adjustable import AdjustableModel
 from onnxq.planning.clipping import ClippingSettings, clipping_needs, coarse_clipping
 from onnxq.planning.layers import Plan
@@ -134,7 +134,7 @@ class Workshop:
         if not steps:
             return self._first
         return self._remembered(
-            self._prepared, steps, lambda: _advance(self.prepared(steps[:-1]), _passes(steps[-1]))
+            self._prepared, steps, lambda: _advance(self.prepared(steps[:-1]), _passes(steps[-1]), steps[-1])
         )
 
     def final(self, recipe: Recipe) -> State:
@@ -168,7 +168,8 @@ Rounding = QuantizeLinears | QuantizeBlocks
 def _passes(step: Step) -> Passes:
     if isinstance(step, Planned):
         return lambda state: _plan(state, step)
-    return lambda state: (state.plan, (step,))
+    own = step.own if isinstance(step, Upstream) else step
+    return lambda state: (state.plan, (own,))
 
 
 def _in_layout(state: State) -> tuple[Plan | None, tuple[AnyPass, ...]]:
@@ -176,15 +177,22 @@ def _in_layout(state: State) -> tuple[Plan | None, tuple[AnyPass, ...]]:
     return state.plan, respelling("kernels")
 
 
-def _advance(before: State, chosen: Passes) -> State:
+def _advance(before: State, chosen: Passes, step: Step | None = None) -> State:
     plan, passes = chosen(before)
-    result = run(before.model, passes, gather=before.gather, verify="never")
+    gather = _rounded_above(before, step.rounding) if isinstance(step, Upstream) else before.gather
+    result = run(before.model, passes, gather=gather, verify="never")
     undone = [f"{name} was undone: {reason}" for name, reason in result.rolled_back.items()]
     own = () if chosen is _in_layout else result.results
     counts = [f"{each.name}: {len(each.changes)}" for each in own]
     if plan is not None and plan is not before.plan:
         counts += [f"{form}: {count}" for form, count in Counter(each.form for each in plan.layers).items()]
     return State(result.model, before.source, plan, (*before.notes, *counts, *undone))
+
+
+def _rounded_above(before: State, rounding: QuantizeLinears) -> Gather:
+    """Statistics of the state's values behind rounded linears; values keep their names."""
+    model = run(before.model, (rounding,), gather=before.gather, verify="never").model
+    return lambda _, wanted: collect(model, before.source, wanted, threads=THREADS)
 
 
 def quantize(workshop: Workshop, recipe: Recipe) -> Made:
