@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,6 @@ from onnxq.runtime import Latency, SessionSettings, measure_latency, open_sessio
 from onnxq.verify import Comparison, compare
 
 Advance = Callable[[int, int], None]
-Run = Callable[[Feeds], Mapping[str, Any]]
-"""Outputs for feeds."""
 
 
 def measure_fidelity(
@@ -40,31 +39,15 @@ def measure_fidelities(
     advance: Advance | None = None,
 ) -> dict[str, Comparison]:
     """The same of several candidates, one open at a time; what the reference says is kept while it fits."""
-
-    def opened(candidate: ir.Model) -> Run:
-        return open_session(candidate, SessionSettings(threads=threads)).run
-
-    openers = {name: partial(opened, candidate) for name, candidate in candidates.items()}
-    return measure_runs(reference, openers, source, threads, advance)
-
-
-def measure_runs(
-    reference: ir.Model,
-    openers: Mapping[str, Callable[[], Run]],
-    source: DataSource,
-    threads: int,
-    advance: Advance | None = None,
-) -> dict[str, Comparison]:
-    """The same of whatever gives outputs for feeds, each opened when its turn comes."""
-    answers = _Answers(reference, SessionSettings(threads=threads))
-    found: dict[str, Comparison] = {}
-    done, total = 0, len(source) * len(openers)
-    for name, opener in openers.items():
-        run, comparison = opener(), Comparison()
+    settings = SessionSettings(threads=threads)
+    answers, found = _Answers(reference, settings), dict[str, Comparison]()
+    done, total = 0, len(source) * len(candidates)
+    for name, candidate in candidates.items():
+        session, comparison = open_session(candidate, settings), Comparison()
         for number, batch in enumerate(source.batches()):
             expected = answers.of(number, batch.feeds)
             keep = _kept_rows(batch.feeds, source, expected)
-            comparison = comparison.merge(compare(expected, run(batch.feeds), keep=keep))
+            comparison = comparison.merge(compare(expected, session.run(batch.feeds), keep=keep))
             done += batch.samples
             if advance is not None:
                 advance(done, total)
@@ -92,16 +75,43 @@ def measure_effects(
         By activation, the figure of the output that minds most.
     """
     switched = SwitchedModel(model, ranges, threads=threads)
-
-    def only(name: str) -> Run:
-        return partial(switched.run, rounded=(name,))
-
-    openers = {name: partial(only, name) for name in switched.activations}
-    found = measure_runs(model, openers, source, threads, advance)
+    exact = open_session(model, SessionSettings(threads=threads))
+    signal, noise = (
+        defaultdict[str, float](float),
+        {name: defaultdict[str, float](float) for name in switched.activations},
+    )
+    done, total = 0, len(source) * len(noise)
+    for batch in source.batches():
+        outputs = exact.run(batch.feeds)
+        expected = {name: each for name, each in outputs.items() if _is_measured(each)}
+        keep = _kept_rows(batch.feeds, source, expected)
+        for name, each in expected.items():
+            signal[name] += _energy(each, keep.get(name))
+        for activation, found in noise.items():
+            rounded = switched.run(batch.feeds, (activation,))
+            for name, each in expected.items():
+                with np.errstate(invalid="ignore"):  # what is infinite in both
+                    found[name] += _energy(rounded[name] - each, keep.get(name))
+            done += batch.samples
+            if advance is not None:
+                advance(done, total)
+    loud = [name for name, energy in signal.items() if energy > 0]
     return {
-        name: max((10 ** (-output.sqnr_db / 10) for output in each.outputs.values()), default=0.0)
-        for name, each in found.items()
+        activation: max((found[name] / signal[name] for name in loud), default=0.0)
+        for activation, found in noise.items()
     }
+
+
+def _is_measured(output: Any) -> bool:
+    return isinstance(output, np.ndarray) and output.dtype.kind == "f"
+
+
+def _energy(values: np.ndarray, keep: np.ndarray | None) -> float:
+    """Sum of squares of what is finite, in the rows that count; one pass, for logits are many."""
+    kept = values if keep is None else values[keep]
+    square = np.square(kept, dtype=np.float32 if kept.dtype == np.float16 else None)
+    total = float(square.sum(dtype=np.float64))
+    return total if math.isfinite(total) else float(square[np.isfinite(square)].sum(dtype=np.float64))
 
 
 class _Answers:

@@ -38,6 +38,19 @@ def test_an_effect_is_the_noise_at_the_output() -> None:
     assert 0 < effects["b"] < 1e-5 * effects["a"]
 
 
+def test_numbers_that_are_not_finite_are_no_noise() -> None:
+    model, _ = network()
+    exact = measure_effects(model, {"a": (-1.0, 1.0)}, open_data({"x": X}, model), threads=1)
+    masked = model_of(
+        f"g (float[B,S,{K}] x) => (float[B,S,{K}] y, float[B,S,{K}] z) "
+        "{ a = Sin(x) y = MatMul(a, w) s = Sign(a) i = Mul(s, all) z = Add(y, i) }",
+        w=model.graph.initializers["w"].const_value.numpy(),
+        all=np.full(K, np.inf, np.float32),
+    )
+    effects = measure_effects(masked, {"a": (-1.0, 1.0)}, open_data({"x": X}, masked), threads=1)
+    assert effects["a"] == pytest.approx(exact["a"], rel=0.02)
+
+
 @pytest.mark.parametrize(("effort", "measured"), [("fast", False), ("balanced", True), ("best", True)])
 def test_plans_count_errors_by_their_effect(
     effort: str, measured: bool, monkeypatch: pytest.MonkeyPatch
