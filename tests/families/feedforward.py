@@ -17,11 +17,16 @@ def feed_forward(w: Writer, x: str) -> str:
 
 
 def gated_feed_forward(w: Writer, x: str) -> str:
-    """``(f(x G) * (x U)) D``."""
+    """``(f(x G) * (x U)) D``, with G and U in one linear where those of attention are."""
     dims = w.spec.dims
     with w.inside("ffn"):
-        gate = activation(w, linear(w, x, "gate", dims.width, dims.hidden))
-        product = w.op("Mul", gate, linear(w, x, "up", dims.width, dims.hidden, is_up=True))
+        if w.spec.attention == "packed":
+            both = linear(w, x, "up_gate", dims.width, 2 * dims.hidden, is_up=True)
+            up, gate = w.ops("Split", both, w.ints(dims.hidden, dims.hidden), outputs=2, axis=-1)
+        else:
+            gate = linear(w, x, "gate", dims.width, dims.hidden)
+            up = linear(w, x, "up", dims.width, dims.hidden, is_up=True)
+        product = w.op("Mul", activation(w, gate), up)
         return linear(w, product, "down", dims.hidden, dims.width)
 
 

@@ -46,7 +46,8 @@ class Spec:
         norm: Spelling of layer norms, or of RMS norms in the decoder.
         activation: The function in the feed-forwards, and its spelling.
         linear: Spelling of ``x W + b``.
-        attention: Spelling from the queries, keys and values to the context.
+        attention: Spelling from the queries, keys and values to the context; "packed": one linear for all of
+            them, and one for both paths of a gated feed-forward.
         mask: What excludes keys: a large negative addend, or a Where.
         sizes: Batch and length fixed; open with zeros in Reshapes; open and computed by Shape.
         constants: Whether constants are initializers or nodes.

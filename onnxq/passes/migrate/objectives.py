@@ -20,6 +20,7 @@ import numpy as np
 
 from onnxq.ir.activation import Activation
 from onnxq.ir.linear import Linear
+from onnxq.ir.part import Part
 from onnxq.passes.migrate.rounding_trial import TrialBits, round_activation, round_weight
 
 
@@ -82,9 +83,9 @@ class LinearTerm:
 
 
 class GatedTerm:
-    """The product of a gated feed-forward, whose two linears read the same tensor."""
+    """The product of a gated feed-forward, whose two paths, linears or parts of one, read the same tensor."""
 
-    def __init__(self, rows: np.ndarray, gate: Linear, up: Linear, activation: Activation) -> None:
+    def __init__(self, rows: np.ndarray, gate: Part, up: Part, activation: Activation) -> None:
         self.rows = rows
         self.gate, self.up = gate.weight.astype(np.float32), up.weight.astype(np.float32)
         self.gate_bias, self.up_bias = _bias(gate), _bias(up)
@@ -111,8 +112,8 @@ def relative_error(given: np.ndarray, exact: np.ndarray) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
-def _bias(linear: Linear) -> np.ndarray | np.float32:
-    return np.float32(0) if linear.bias is None else linear.bias.astype(np.float32)
+def _bias(part: Part) -> np.ndarray | np.float32:
+    return np.float32(0) if part.bias is None else part.bias.astype(np.float32)
 
 
 def _silu(x: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@
 
 P are attention probabilities, which mix tokens and not channels; each row of them sums to 1, so that they
 leave a shift as it is, unless something behind the softmax sets rows to zero. Where several query heads share
-the values of one head, they have to share its scale.
+the values of one head, they have to share its scale. Where one linear gives a factor and its gate, or queries
+with keys and values, only the columns of the factor or of the values change.
 
 Source: the reference cases of Outlier Suppression+ (arXiv 2304.09145, sec. 3); that a context can take a
 shift is ours.
@@ -22,10 +23,11 @@ import onnx_ir as ir
 
 from onnxq.contract import Edit
 from onnxq.ir.attention import AttentionBlock, find_attention
-from onnxq.ir.channels import channels_of, reshape_end
+from onnxq.ir.channels import reshape_end
 from onnxq.ir.flow import through_casts
-from onnxq.ir.linear import Linear, linear_giving, rewrite_linear
-from onnxq.ir.walk import attribute, axes_of, input_of, is_op, producer, rank_of, root_of
+from onnxq.ir.linear import Linear, find_linear, linear_giving, rewrite_linear
+from onnxq.ir.part import Part, part_giving
+from onnxq.ir.walk import axes_of, input_of, is_op, producer
 from onnxq.passes.migrate.migration import is_widely_shared
 
 _HEADS_SECOND = (0, 2, 1, 3)
@@ -101,12 +103,10 @@ def _direct(activation: ir.Value) -> Place | None:
 def _factor(activation: ir.Value) -> Place | None:
     """One factor of a product, as wide as the product."""
     product = producer(activation, "Mul")
-    for part in product.inputs if product is not None else ():
-        if part is None or root_of(part) is not None or not _alone(part):
-            continue
-        linear = linear_giving(part)
-        if linear is not None and linear.columns == channels_of(activation):
-            return Place(linear, np.arange(linear.columns), shifts=False)
+    for value in product.inputs if product is not None else ():
+        part = part_giving(value) if value is not None else None
+        if part is not None and part.is_exclusive() and part.width == _width(activation):
+            return Place(part.linear, part.columns, shifts=False)
     return None
 
 
@@ -125,15 +125,15 @@ def _context(activation: ir.Value) -> Place | None:
     heads, size = block.heads.queries, block.heads.size
     given = input_of(weighted, 2 if is_op(weighted, "Attention") else 1)
     split = _split_of(given, block.heads.keys, size)
-    width = channels_of(activation)
+    width = _width(activation)
     if split is None or width != heads * size or heads % block.heads.keys:
         return None
-    linear, start, ends_shared = split
+    part, ends_shared = split
     if ends_shared and heads == block.heads.keys:
         return None
     head = np.arange(heads) // (heads // block.heads.keys)
-    columns = start + (head[:, None] * size + np.arange(size)).reshape(-1)
-    return Place(linear, columns, shifts=_sums_to_one(block, weighted))
+    columns = part.start + (head[:, None] * size + np.arange(size)).reshape(-1)
+    return Place(part.linear, columns, shifts=_sums_to_one(block, weighted))
 
 
 def _block_of(weighted: ir.Node) -> AttentionBlock | None:
@@ -165,12 +165,8 @@ def _sums_to_one(block: AttentionBlock, weighted: ir.Node) -> bool:
     )
 
 
-def _split_of(value: ir.Value | None, heads: int, size: int) -> tuple[Linear, int, bool] | None:
-    """The linear whose columns [start, start + heads * size) are split into heads to give `value`.
-
-    Returns:
-        The linear, start, and whether heads are repeated on the way.
-    """
+def _split_of(value: ir.Value | None, heads: int, size: int) -> tuple[Part, bool] | None:
+    """The columns of a linear that are split into heads to give `value`, and whether heads are repeated."""
     shared = False
     repeated = _before_repeat(value, size)
     if repeated is not None:
@@ -183,30 +179,8 @@ def _split_of(value: ir.Value | None, heads: int, size: int) -> tuple[Linear, in
     inner = [value, swap.inputs[0], whole]
     if whole is None or any(part is None or not _alone(part) for part in inner):
         return None
-    linear = linear_giving(whole)
-    if linear is not None:
-        return (linear, 0, shared) if linear.columns == heads * size else None
-    start, source = _start_of(whole, heads * size)
-    linear = linear_giving(source) if source is not None else None
-    if linear is None or source is None or source.is_graph_output():
-        return None
-    return linear, start, shared
-
-
-def _start_of(part: ir.Value, width: int) -> tuple[int, ir.Value | None]:
-    """Where on the last axis a Split puts `part` of its input, and that input."""
-    split = producer(part, "Split")
-    source = split.inputs[0] if split is not None else None
-    if split is None or source is None:
-        return 0, None
-    rank, axis = rank_of(source), attribute(split, "axis", 0)
-    if axis != -1 and (rank is None or axis != rank - 1):
-        return 0, None
-    widths = [channels_of(output) for output in split.outputs]
-    if any(each is None for each in widths) or channels_of(part) != width:
-        return 0, None
-    place = next(index for index, output in enumerate(split.outputs) if output is part)
-    return sum(each or 0 for each in widths[:place]), source
+    part = part_giving(whole)
+    return (part, shared) if part is not None and part.width == heads * size and part.is_exclusive() else None
 
 
 def _before_repeat(value: ir.Value | None, size: int) -> ir.Value | None:
@@ -236,6 +210,12 @@ def _splits(node: ir.Node, heads: int, size: int) -> bool:
         dims = [dim if isinstance(dim, int) else None for dim in shape]
         known = [one if one is not None else two for one, two in zip(known, dims, strict=True)]
     return known[-2:] == [heads, size]
+
+
+def _width(activation: ir.Value) -> int | None:
+    """Channels of what linears read: shapes may be missing, and weights are not."""
+    found = (find_linear(node) for node, _ in activation.uses())
+    return next((linear.channels for linear in found if isinstance(linear, Linear)), None)
 
 
 def _alone(value: ir.Value) -> bool:

@@ -9,15 +9,18 @@ Source: Outlier Suppression+ (arXiv 2304.09145, sec. 3.2); the steps are ours.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxq.contract import Context
 from onnxq.ir.activation import Activation, find_activation
-from onnxq.ir.linear import Linear, linear_giving
+from onnxq.ir.linear import Linear
+from onnxq.ir.part import Part, part_giving, parts_of
 from onnxq.ir.walk import is_op
 from onnxq.passes.migrate.attention_objective import AttentionTerm, find_parts
 from onnxq.passes.migrate.objectives import GatedTerm, LinearTerm, Term, Trial
@@ -102,9 +105,11 @@ def terms_behind(
                 left = [linear for linear in left if linear not in part.linears]
             except LookupError as trouble:
                 remark = f"judged by its linears, not by the attention behind them: {trouble.args[0]}"
-        for gate, up, activation in list(_gated_pairs(left)):
+        judged: Counter[ir.Node] = Counter()
+        for gate, up, activation in _gated_pairs(left):
             terms.append(GatedTerm(rows, gate, up, activation))
-            left = [linear for linear in left if linear not in (gate, up)]
+            judged += Counter({gate.linear.node: gate.width}) + Counter({up.linear.node: up.width})
+        left = [linear for linear in left if judged[linear.node] < linear.columns]
     if left:
         terms.append(LinearTerm(rows, left))
     return terms, remark
@@ -152,17 +157,17 @@ def _best(tried: dict[float, tuple[float, np.ndarray]]) -> float:
     return chosen
 
 
-def _gated_pairs(linears: Sequence[Linear]) -> Iterator[tuple[Linear, Linear, Activation]]:
-    """Gates, the linears they are multiplied with, and the activations between."""
-    own = {linear.node: linear for linear in linears}
-    for up in linears:
-        for node, index in up.output.uses():
+def _gated_pairs(linears: Sequence[Linear]) -> Iterator[tuple[Part, Part, Activation]]:
+    """Gates, what they are multiplied with, and the activations between: linears, or parts of one."""
+    own = {linear.node for linear in linears}
+    for up in (part for linear in linears for part in parts_of(linear)):
+        for node, index in up.value.uses():
             other = node.inputs[1 - index] if is_op(node, "Mul") else None
             last = other.producer() if other is not None else None
             activation = find_activation(last) if last is not None else None
             if activation is None or activation.bias is not None:
                 continue
-            gate = linear_giving(activation.input)
-            if gate is not None and gate.node in own and gate.node is not up.node:
-                yield own[gate.node], up, activation
+            gate = part_giving(activation.input)
+            if gate is not None and gate.linear.node in own and gate.value is not up.value:
+                yield gate, up, activation
                 break

@@ -12,7 +12,10 @@ from onnxq.passes.migrate.insert_scale import InsertScale
 from onnxq.passes.migrate.migration import MIGRATED
 from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.pipeline import apply_pass, broken_promise
+from onnxq.statistics import Statistics
 from onnxq.verify import Verdict
+from tests.families.build import build
+from tests.families.spec import Spec
 from tests.passes.migrate.families import (
     activation_statistics,
     arrays_of,
@@ -114,6 +117,43 @@ def test_the_values_of_an_attention_take_scale_and_shift(name, seed):
     old, new = ([linear.bias for linear in linears_of(model)] for model in (before, result.model))
     moved = sum(not np.array_equal(*pair) for pair in zip(old, new, strict=True))
     assert moved == {"post": 4, "pre": 4, "crossed": 8}[name], "a ReLU has no bias behind it to change"
+
+
+def test_values_that_somebody_else_reads_too_take_no_scale():
+    """One linear gives queries, keys and values, and what it gives is read whole beside."""
+    before = build(Spec("post-encoder", attention="packed", sizes="fixed"))
+    for number, linear in enumerate(each for each in linears_of(before) if "qkv" in str(each.node.name)):
+        node = ir.node("Tanh", [linear.output], name=f"beside{number}")
+        node.outputs[0].name = f"whole{number}"
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        before.graph.append(node)
+        before.graph.outputs.append(node.outputs[0])
+    a_pass = InsertScale(gain=0.0, free_gain=0.0)
+    result = apply_pass(before, a_pass, activation_statistics(before))
+    assert_exact(before, result, a_pass)
+    assert made_by(result.model, a_pass).count("Mul") == 4, "two contexts, and two Gelus as ever"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("norm", ["script", "operator"])
+@pytest.mark.parametrize("activation", ["silu", "gelu", "erf", "contrib-silu"])
+def test_one_linear_for_gate_and_factor_takes_the_scale_in_half_of_its_columns(activation, norm, dtype):
+    spec = Spec("decoder", 23, attention="packed", activation=activation, norm=norm, dtype=dtype)
+    before, a_pass = build(spec), InsertScale(gain=0.0, free_gain=0.0, insert_nodes=False, shift=False)
+    statistics = activation_statistics(before)
+    downs = [str(each.activation.name) for each in linears_of(before) if "ffn.down" in str(each.node.name)]
+    only = Statistics({name: statistics[name] for name in downs})
+    result = apply_pass(before, a_pass, only)
+    assert_exact(before, result, a_pass)
+    assert made_by(result.model, a_pass) == []
+    assert len(downs) == 2
+    for old, new in zip(linears_of(before), linears_of(result.model), strict=True):
+        changed = ~(old.weight == new.weight).all(axis=0)
+        if "up_gate" in str(old.node.name):
+            assert changed[: old.columns // 2].any()
+            assert not changed[old.columns // 2 :].any(), "the gate stays as it is"
+        else:
+            assert changed.any() == ("ffn.down" in str(old.node.name))
 
 
 @pytest.mark.parametrize(("opset", "dynamo"), [(14, False), (18, True), (23, True)])

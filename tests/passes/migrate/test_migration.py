@@ -326,3 +326,56 @@ def test_a_factor_of_the_activation_takes_the_scale(factors: str) -> None:
 def test_a_factor_that_others_read_does_not(body: str) -> None:
     result = migrated(built(body), InsertScale(gain=0.0), seen(name="g"))
     assert made_by(result.model, InsertScale) == ["Mul"]
+
+
+GATED = {
+    "gate first": "g, p = Split<axis = -1>(f, sizes)",
+    "factor first": "p, g = Split<axis = -1>(f, sizes)",
+    "halves without sizes": "g, p = Split<axis = -1, num_outputs = 2>(f)",
+    "by an axis that is counted": "g, p = Split<axis = 1>(f, sizes)",
+    "slices": "g = Slice(f, zero, six, last) p = Slice(f, six, end, last)",
+    "slices counted from the end": "g = Slice(f, minus, end, last) p = Slice(f, zero, six, last)",
+    "with a bias": "h = Add(f, both) g, p = Split<axis = -1>(h, sizes)",
+}
+"""How one linear gives a gate and the factor that it is multiplied with."""
+
+
+def gated(cut: str, tail: str = "y = MatMul(r, w)", outputs: str = "double[N,6] y") -> ir.Model:
+    """``(silu(g) * p) w`` with g and p from one linear."""
+    random = np.random.default_rng(5)
+    arrays = {"wide": random.normal(size=(C, 2 * C)), "both": random.normal(size=2 * C)}
+    arrays |= {"sizes": np.array([C, C]), "zero": np.array([0]), "six": np.array([C]), "two": np.array([2])}
+    arrays |= {"minus": np.array([-C]), "end": np.array([2**63 - 1])}
+    body = f"f = MatMul(x, wide) {cut} c = Sigmoid(g) a = Mul(g, c) r = Mul(a, p) {tail}"
+    return built(body, outputs, **arrays)
+
+
+@pytest.mark.parametrize("cut", GATED.values(), ids=GATED)
+def test_a_factor_from_one_linear_with_its_gate_takes_the_scale(cut: str) -> None:
+    model = gated(cut)
+    result = migrated(model, InsertScale(gain=0.0, free_gain=0.0), seen(name="r"))
+    assert result.modified
+    assert made_by(result.model, InsertScale) == []
+    old, new = arrays_of(model)["wide"], arrays_of(result.model)["wide_1"]
+    moved = ~np.isclose(old, new, rtol=1e-12, atol=0).all(axis=0)
+    factor_first = cut.startswith("p") or "minus" in cut
+    assert moved[:C].any() == factor_first
+    assert moved[C:].any() != factor_first, "the columns of the gate stay"
+
+
+@pytest.mark.parametrize(
+    ("cut", "tail", "outputs"),
+    [
+        (GATED["gate first"], "m = MatMul(r, w) y = Add(m, p)", "double[N,6] y"),
+        (GATED["gate first"], "y = MatMul(r, w) o = Tanh(f)", "double[N,6] y, double[N,12] o"),
+        (GATED["gate first"], "y = MatMul(r, w)", "double[N,6] y, double[N,12] f"),
+        (GATED["gate first"], "y = MatMul(r, w)", "double[N,6] y, double[N,6] p"),
+        (GATED["slices"] + " k = Slice(f, two, end, last)", "y = MatMul(r, w) o = Tanh(k)",
+         "double[N,6] y, double[N,10] o"),
+    ],
+    ids=["the factor", "the whole", "the whole, as output", "the factor, as output", "more columns"],
+)  # fmt: skip
+def test_a_factor_that_is_read_elsewhere_too_costs_a_mul(cut: str, tail: str, outputs: str) -> None:
+    model = gated(cut, tail, outputs)
+    result = migrated(model, InsertScale(gain=0.0), seen(name="r"))
+    assert made_by(result.model, InsertScale) == ["Mul"]

@@ -188,6 +188,70 @@ def test_a_gate_is_judged_by_the_product():
     assert [type(term) for term in alone] == [LinearTerm]
 
 
+GATES = {
+    "apart": "g = Gemm(n, w, b) p = Gemm(n, v, d)",
+    "gate first": "f = Gemm(n, wv, bd) g, p = Split<axis = -1>(f, sizes)",
+    "factor first": "f = Gemm(n, vw, db) p, g = Split<axis = -1>(f, sizes)",
+    "sliced": "f = Gemm(n, wv, bd) p = Slice(f, half, far, last) g = Slice(f, zero, half, last)",
+}
+
+
+PACKED = ("wv", "vw", "bd", "db")
+"""Weights and biases of two linears side by side."""
+
+
+@pytest.mark.parametrize("precision", ["float", "float16"])
+def test_a_gate_in_one_linear_is_judged_as_two_would_be(precision):
+    """Weights are rounded column by column, so it makes no difference where columns are."""
+    found = {}
+    for name, body in GATES.items():
+        model = gate_of(body, precision)
+        (plan,) = plans_of(model)
+        context = Context(model, observed(model))
+        terms, _ = terms_behind(plan.linears, "n", context, "output")
+        assert [type(term) for term in terms] == [GatedTerm], name
+        found[name] = [terms[0].error(unmoved(plan, context, bits)) for bits in (COARSE, EXACT)]
+    assert found["apart"][0] > 100 * found["apart"][1]
+    for errors in found.values():
+        np.testing.assert_allclose(errors, found["apart"], rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("body", GATES.values(), ids=GATES)
+def test_a_norm_before_a_gate_keeps_the_function(body):
+    before = gate_of(body, "float")
+    result = apply_pass(before, ShiftScale(search="output", activation_bits=6), observed(before))
+    assert result.modified
+    assert judged(before, result.model).verdict is Verdict.EQUAL
+
+
+def test_columns_beside_a_gate_are_judged_too():
+    body = "f = Gemm(n, wide, more) g, p, k = Split<axis = -1>(f, three) o = Tanh(k)"
+    model = gate_of(body, "float", outputs=", float[4,16] o")
+    (plan,) = plans_of(model)
+    terms, _ = terms_behind(plan.linears, "n", Context(model, observed(model)), "output")
+    assert [type(term) for term in terms] == [GatedTerm, LinearTerm]
+
+
+def gate_of(body: str, precision: str, outputs: str = "") -> ir.Model:
+    """``silu(g) * p`` behind a norm, from the same numbers wherever they stand."""
+    random = np.random.default_rng(0)
+    arrays = {name: random.normal(size=(16, 16)) for name in "wv"}
+    arrays |= {name: random.normal(size=16) for name in "bd"}
+    arrays |= {"gamma": random.uniform(0.2, 4.0, 16), "far": np.array([99])}
+    arrays |= {name: np.concatenate([arrays[each] for each in name], axis=-1) for name in PACKED}
+    arrays |= {"wide": random.normal(size=(16, 48)), "more": random.normal(size=48)}
+    numbers = {"sizes": [16, 16], "three": [16] * 3, "zero": [0], "half": [16], "last": [-1]}
+    arrays |= {name: np.array(array) for name, array in numbers.items()}
+    whole = f"n = LayerNormalization(x, gamma) {body} s = Sigmoid(g) a = Mul(g, s) y = Mul(a, p)"
+    dtype = np.float16 if precision == "float16" else np.float32
+    used = {
+        name: array.astype(dtype) if array.dtype == np.float64 else array
+        for name, array in arrays.items()
+        if f" {name})" in whole or f" {name}," in whole
+    }
+    return model_of(f"g ({precision}[4,16] x) => ({precision}[4,16] y{outputs}) {{ {whole} }}", **used)
+
+
 def test_without_examples_the_linears_decide():
     model = family("post", 18, True)
     statistics = observed(model)
