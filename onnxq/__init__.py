@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxq.api import apply, bench, calibrate, compare, doctor, inspect, optimize
+    from onnxq.api import apply, bench, calibrate, compare, doctor, inspect, optimize, session
     from onnxq.errors import OnnxqError
     from onnxq.files import load, save
     from onnxq.recipe import BenchSettings, DataSettings, OptimizeSettings
@@ -26,6 +26,7 @@ _HOMES = {
     "doctor": "onnxq.api",
     "inspect": "onnxq.api",
     "optimize": "onnxq.api",
+    "session": "onnxq.api",
     "OnnxqError": "onnxq.errors",
     "load": "onnxq.files",
     "save": "onnxq.files",
@@ -48,6 +49,7 @@ __all__ = [
     "load",
     "optimize",
     "save",
+    "session",
 ]
 
 

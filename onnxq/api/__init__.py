@@ -6,6 +6,7 @@ from onnxq.api.demonstration import demo
 from onnxq.api.diagnosis import doctor
 from onnxq.api.inspection import inspect
 from onnxq.api.latency import bench
+from onnxq.api.opening import session
 from onnxq.api.optimization import OptimizeResult, optimize
 from onnxq.api.rewrite import ApplyResult, apply
 
@@ -20,4 +21,5 @@ __all__ = [
     "doctor",
     "inspect",
     "optimize",
+    "session",
 ]

@@ -31,7 +31,12 @@ Profiles = Mapping[tuple[str, str], Profile]
 
 
 def result(
-    machine: Machine, settings: BenchSettings, timed: Timed, profiles: Profiles, sizes: Mapping[str, int]
+    machine: Machine,
+    settings: BenchSettings,
+    timed: Timed,
+    profiles: Profiles,
+    sizes: Mapping[str, int],
+    opened: tuple[str, ...] = (),
 ) -> BenchResult:
     """Everything that `bench` found.
 
@@ -41,6 +46,7 @@ def result(
         timed: Latencies by label of the shape and name of the model.
         profiles: Traces by label and name.
         sizes: Bytes on disk by name.
+        opened: What to know of how models were opened.
     """
     shown = profiles if settings.ops else {}
     elsewhere = profiles if settings.provider != "cpu" else {}
@@ -49,7 +55,7 @@ def result(
         timings=tuple(row for label, found in timed.items() for row in records.timing_rows(found, label)),
         rounds=settings.rounds,
         provider=settings.provider,
-        hints=tuple(_hints(settings, timed, profiles)),
+        hints=(*opened, *_hints(settings, timed, profiles)),
         host=settings.host or "",
         copies=all(each.io == "host" for found in timed.values() for each in found.values()),
         disabled_optimizers=settings.disabled_optimizers,

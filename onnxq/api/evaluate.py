@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.api.opening import Opening
 from onnxq.calibration import DataSource
 from onnxq.calibration.inputs import Feeds
 from onnxq.calibration.tokens import masks_of
@@ -18,7 +19,8 @@ from onnxq.errors import UsageProblem
 from onnxq.lookup import find_function
 from onnxq.passes.quantize.ranges import Interval
 from onnxq.planning.switches import SwitchedModel
-from onnxq.runtime import Latency, SessionSettings, measure_latency, open_session
+from onnxq.runtime import Contender, Latency, SessionSettings, measure_latency, open_session
+from onnxq.targets import TARGETS
 from onnxq.verify import Comparison, compare
 
 Advance = Callable[[int, int], None]
@@ -165,9 +167,12 @@ def time_pairs(
 ) -> list[tuple[dict[str, tuple[int, ...]], dict[str, Latency]]]:
     """Latency of both models in each case, each in processes of its own, with the shapes they were timed at.
 
-    In a case without shapes they run on the first batch of the data.
+    In a case without shapes they run on the first batch of the data. With an accelerator's own provider the
+    candidate is opened as a file for it wants to be.
     """
-    models = {"fp32": reference, "onnxq": candidate}
+    models: dict[str, ir.Model | Contender] = {"fp32": reference, "onnxq": candidate}
+    if (target := TARGETS.get(pace.provider)) is not None:
+        models["onnxq"] = Contender(candidate, Opening.of(candidate, target).settings())
     found = []
     for case in cases:
         feeds = None if case else next(iter(source))
@@ -180,7 +185,10 @@ def time_pairs(
 
 
 def _timed(
-    models: Mapping[str, ir.Model], feeds: Feeds | None, shapes: Mapping[str, tuple[int, ...]], pace: Pace
+    models: Mapping[str, ir.Model | Contender],
+    feeds: Feeds | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    pace: Pace,
 ) -> dict[str, Latency]:
     return measure_latency(
         models,

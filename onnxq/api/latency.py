@@ -6,12 +6,13 @@ import contextlib
 import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from onnxq.api import bench_records, records
+from onnxq.api.opening import Opening, read_opening
 from onnxq.api.stage import Progress, silent
 from onnxq.errors import UsageProblem
 from onnxq.files import load, read_parts
@@ -23,6 +24,8 @@ from onnxq.runtime.device import Device
 from onnxq.runtime.native import Feeds
 from onnxq.runtime.places import Here, Place
 from onnxq.runtime.profiling import RUNS, profile_of
+from onnxq.runtime.providers import short_name
+from onnxq.runtime.settings import PROVIDERS
 
 _NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization", "ReduceMean"})
 
@@ -37,11 +40,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Entrant:
-    """A model to time: the file or graph, its size on disk, and whether it normalizes."""
+    """A model to time: the file or graph, its size on disk, whether it normalizes, how it is to be opened."""
 
     model: ir.Model | Path
     size_bytes: int
     normalizes: bool
+    opening: Opening | None = None
 
 
 def bench(
@@ -66,8 +70,9 @@ def bench(
     with _place(settings, told) as place:
         threads = records.usable_threads(settings.threads, place.machine)
         watch = _watch(settings, threads)
-        session = SessionSettings(disabled_optimizers=settings.disabled_optimizers)
-        contenders = {name: Contender(each.model, session) for name, each in entrants.items()}
+        contenders = {
+            name: Contender(each.model, _session(each, settings)) for name, each in entrants.items()
+        }
         told(f"copying to {place.name}" if place.name else "reading the models", 0, 0)
         with open_contest(contenders, watch, place) as contest:
             cases = [_case(contest, shapes, settings.seed) for shapes in settings.cases]
@@ -81,6 +86,7 @@ def bench(
         {case.label: each for case, each in zip(cases, found, strict=True)},
         profiles,
         {name: each.size_bytes for name, each in entrants.items()},
+        tuple(told for name, each in entrants.items() for told in _told_of(name, each.opening, settings)),
     )
 
 
@@ -97,7 +103,34 @@ def _entrant(path: str | Path) -> Entrant:
     """A file. What is a link, as in a hub's cache, may keep its data where the runtime does not look."""
     model = load(path)
     plain: ir.Model | Path = model if Path(path).is_symlink() else Path(path)
-    return Entrant(plain, read_parts(path).size_bytes, _normalizes(model))
+    return Entrant(plain, read_parts(path).size_bytes, _normalizes(model), read_opening(path))
+
+
+def _is_heeded(opening: Opening | None, settings: BenchSettings) -> bool:
+    """Whether a session file is for the provider that models are timed on."""
+    asked = PROVIDERS.get(settings.provider.lower(), settings.provider)
+    return opening is not None and opening.provider == short_name(asked)
+
+
+def _session(entrant: Entrant, settings: BenchSettings) -> SessionSettings:
+    """How a model is opened: as its session file says, less what the user says otherwise."""
+    given = SessionSettings(disabled_optimizers=settings.disabled_optimizers)
+    if entrant.opening is None or not _is_heeded(entrant.opening, settings):
+        return given
+    own = entrant.opening.settings()
+    left_out = dict.fromkeys((*own.disabled_optimizers, *settings.disabled_optimizers))
+    return replace(own, disabled_optimizers=tuple(left_out))
+
+
+def _told_of(name: str, opening: Opening | None, settings: BenchSettings) -> Iterator[str]:
+    """What a reader should know of how a model was opened."""
+    if opening is None or not opening.options:
+        return
+    words = ", ".join(" = ".join(filter(None, (each.name, each.value))) for each in opening.options)
+    if _is_heeded(opening, settings):
+        yield f"{name} was opened as its session file says: {words}."
+    else:
+        yield f"{name} is for --provider {opening.provider}; its session file ({words}) was not heeded."
 
 
 def _normalizes(model: ir.Model) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from onnxq.api.checkpoints import Checkpoints
 from onnxq.api.evaluate import Pace, score_with, time_pairs
 from onnxq.api.goals import judge_goals
 from onnxq.api.layers import channel_pictures, front_rows, layer_rows
+from onnxq.api.opening import Opening, write_opening
 from onnxq.api.speed import Venue
 from onnxq.api.stage import Progress, Stage, watched_values
 from onnxq.errors import VerificationFailed
@@ -50,10 +51,12 @@ class OptimizeResult:
     Attributes:
         model: The rewritten model.
         report: Figures and reasons; `Report.goals` says whether what was asked for was met.
+        opening: What the runtime has to be told when it opens the model.
     """
 
     model: ir.Model
     report: Report
+    opening: Opening = field(default_factory=Opening)
 
     @property
     def met(self) -> bool:
@@ -61,8 +64,9 @@ class OptimizeResult:
         return all(goal.met for goal in self.report.goals)
 
     def save(self, path: str | Path) -> None:
-        """Write the model, whole or not at all."""
+        """Write the model, whole or not at all, and beside it how it has to be opened, if that matters."""
         save(self.model, path)
+        write_opening(self.opening, path)
 
 
 def optimize(
@@ -117,7 +121,8 @@ def optimize(
     if settings.passes is None:
         check_rules(outcome.model, target)
     kernels = _confirm(outcome.model, target)
-    return OptimizeResult(outcome.model, _report(stage, settings, outcome, kernels, venue, started))
+    report = _report(stage, settings, outcome, kernels, venue, started)
+    return OptimizeResult(outcome.model, report, Opening.of(outcome.model, target))
 
 
 def _target(settings: OptimizeSettings, machine: Machine) -> Target:

@@ -120,6 +120,8 @@ def optimize(
     _refuse_missed_goals(result.report, written)
     result.save(written)
     say(f"The model is in {written}")
+    if result.opening.options:
+        say(f"How to open it is in {api.opening.path_beside(written)}; `onnxq.session(path)` does so")
 
 
 def _settings(recipe: str | None, given: dict[str, Any]) -> OptimizeSettings:

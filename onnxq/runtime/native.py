@@ -114,7 +114,8 @@ def open_native(
             start it ("provider-failed"), or refuses the model ("refused"), with the node where it names one.
     """
     runtime = import_onnxruntime()
-    provider = provider_name(settings.provider, runtime.get_available_providers())
+    available = runtime.get_available_providers()
+    provider = provider_name(settings.provider, available)
     held = [runtime.OrtValue.ortvalue_from_numpy(array) for array in (weights or {}).values()]
     try:
         options = _options_of(runtime, settings)
@@ -123,7 +124,7 @@ def open_native(
         native = runtime.InferenceSession(
             source,
             options,
-            providers=_with_fallback(provider, settings),
+            providers=_with_fallback(provider, settings, available),
             disabled_optimizers=list(settings.disabled_optimizers),
             enable_fallback=0,  # else an error of the provider ends in a session of other settings
         )
@@ -184,10 +185,15 @@ def _options_of(runtime: ModuleType, settings: SessionSettings) -> Any:
     return options
 
 
-def _with_fallback(provider: str, settings: SessionSettings) -> list[tuple[str, dict[str, str]]]:
-    """`provider` with its options, and the CPU for the nodes it does not take."""
-    cpu = PROVIDERS["cpu"]
-    return [(provider, dict(settings.provider_options)), *([] if provider == cpu else [(cpu, {})])]
+def _with_fallback(
+    provider: str, settings: SessionSettings, available: Sequence[str]
+) -> list[tuple[str, dict[str, str]]]:
+    """`provider` with its options, and for the nodes it does not take the CPU, or CUDA before it."""
+    others = [PROVIDERS["cpu"]]
+    if provider == PROVIDERS["tensorrt"] and PROVIDERS["cuda"] in available:
+        others.insert(0, PROVIDERS["cuda"])
+    own = (provider, dict(settings.provider_options))
+    return [own, *((other, {}) for other in others if other != provider)]
 
 
 def _port_of(argument: Any) -> Port:

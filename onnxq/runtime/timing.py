@@ -183,7 +183,7 @@ def _job(model: str, settings: SessionSettings, watch: Watch, provider: str, pin
     return {
         "model": model,
         "provider": provider,
-        "provider_options": dict(watch.provider_options),
+        "provider_options": dict((*settings.provider_options, *watch.provider_options)),
         "threads": watch.threads,
         "level": settings.level,
         "disabled_optimizers": list(settings.disabled_optimizers),

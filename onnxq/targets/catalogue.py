@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from onnxq.targets import reasons
+from onnxq.targets import opening, reasons
 from onnxq.targets.costs import COMPILED, KernelCosts
 from onnxq.targets.target import Target
 
@@ -78,6 +78,7 @@ TARGETS: Mapping[str, Target] = {
             smallest_width=64,
             forbidden=reasons.ARM,
             costs=KernelCosts(integer_macs=340_000.0),
+            opening=opening.ARM_BFLOAT16,
         ),
         Target(
             name="openvino",
@@ -86,6 +87,7 @@ TARGETS: Mapping[str, Target] = {
             format="qdq",
             forbidden=reasons.OPENVINO,
             costs=COMPILED,
+            opening=opening.OPENVINO,
         ),
         Target(
             name="cuda",
@@ -115,6 +117,7 @@ TARGETS: Mapping[str, Target] = {
             quantized_attention=True,
             forbidden=reasons.TENSORRT,
             costs=COMPILED,
+            opening=opening.TENSORRT,
         ),
         Target(
             name="qdq",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from onnxq.targets.costs import KernelCosts
+from onnxq.targets.opening import OpeningOption
 
 Format = Literal["kernel", "qdq", "weight-only"]
 Provider = Literal["cpu", "openvino", "cuda", "tensorrt", "any"]
@@ -36,6 +37,7 @@ class Target:
         smallest_width: Least N (columns of the weight) from which INT8 pays.
         forbidden: Forms never to emit, by slug (those of `onnxq.targets.rules`), with the reason.
         costs: What operators take, to weigh forms by.
+        opening: What the runtime has to be told when it opens a file.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Target:
     smallest_width: int = 16
     forbidden: Mapping[str, str] = field(default_factory=dict, hash=False)
     costs: KernelCosts = field(default_factory=KernelCosts)
+    opening: tuple[OpeningOption, ...] = ()
 
     def pays(self, depth: int, width: int) -> bool:
         """Whether a linear with a weight [depth, width] gains from low precision."""

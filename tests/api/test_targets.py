@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 import onnxq.demo
+from onnxq.api.opening import path_beside
 from onnxq.api.optimization import OptimizeResult, check_rules, optimize
 from onnxq.errors import UsageProblem, VerificationFailed
 from onnxq.ir.walk import constant_of, nodes
@@ -116,3 +118,12 @@ def test_what_a_pass_made_may_not_break_the_rules_and_what_was_there_may() -> No
     for node in nodes(model):
         node.metadata_props.pop("onnxq.pass", None)
     check_rules(model, TARGETS["x86-vnni"])
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_file_is_saved_with_how_it_is_to_be_opened(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "digits.onnx"
+    made(name).save(path)
+    expected = TARGETS[name].opening
+    assert made(name).opening.options == expected
+    assert path_beside(path).exists() == bool(expected)

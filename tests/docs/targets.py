@@ -25,6 +25,19 @@ Written by `python -m tests.docs.targets`.
 
 ## What is emitted
 """
+OPENING = """## What the runtime is told
+
+What a graph cannot say is in `MODEL.session.json` beside `MODEL.onnx`: the provider, its options, entries of
+the session's configuration, graph optimizers to leave out, and of each the reason and where it is known from.
+`onnxq.session("MODEL.onnx")` opens a model with it. `onnxq bench` heeds it where `--provider` is its own, and
+says so. What onnxq itself would never ask for is refused. On CPUs the
+figures of `optimize` are of sessions without it.
+
+ONNX Runtime's provider for x86 needs to be told nothing, so there is no file. Leaving out its fusion of skip
+connections into norms gained a Q/DQ file of MiniLM nothing, whose additions are spelled so that it does not
+fire; decoding SmolLM2 with a cache gained nothing by leaving out memory patterns or by finer blocks of work,
+and lost by letting idle threads sleep.
+"""
 _FORMS = {
     "kernel": "ONNX Runtime's integer operators",
     "qdq": "standard Q/DQ",
@@ -34,7 +47,7 @@ _FORMS = {
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([INTRODUCTION, *_emitted(), "", *_forbidden()]) + "\n"
+    return "\n".join([INTRODUCTION, *_emitted(), "", *_opened(), "", *_forbidden()]) + "\n"
 
 
 def _emitted() -> Iterator[str]:
@@ -68,6 +81,16 @@ def _rest(target: Target) -> str:
     if target.quantized_attention:
         words.append("attention's products quantized")
     return ", ".join(words)
+
+
+def _opened() -> Iterator[str]:
+    yield OPENING
+    yield "| target | told | because | known from |"
+    yield "|---|---|---|---|"
+    for target in TARGETS.values():
+        for each in target.opening:
+            value = f"`{each.name}` = `{each.value}`" if each.value else f"without `{each.name}`"
+            yield f"| `{target.name}` | {each.kind} {value} | {each.reason} | {each.known} |"
 
 
 def _forbidden() -> Iterator[str]:
