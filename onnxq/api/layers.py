@@ -69,6 +69,8 @@ def layer_rows(
                 channel_ratio_after=channel_ratio(two),
                 tried=tuple(Tried(each.option, each.sqnr_db, each.cost) for each in plan.considered),
                 effect_db=effects.get(plan.name),
+                evidence=plan.evidence,
+                input_effect_db=plan.input_effect_db,
             )
         )
     return tuple(rows)

@@ -34,12 +34,15 @@ class LayerPlan:
         channels: K.
         columns: N.
         option: What was chosen.
-        reason: Why, in words.
+        reason: Why, in words that are the same for all linears of which it holds.
         sqnr_db: SQNR of its own output in that form, its input being exact; None where it was not measured
             (and infinite for float).
         outliers: Channels that are multiplied in float.
         considered: Everything that was tried, the cheapest first.
         group: Name of the group it was decided with; "" if nothing was to be decided.
+        evidence: The numbers behind the reason, in words; "" where nothing was weighed.
+        input_effect_db: SQNR of the model's output with nothing rounded but the activation, in static 8 bits
+            whatever was chosen; None where that was not measured.
     """
 
     name: str
@@ -52,6 +55,8 @@ class LayerPlan:
     outliers: tuple[int, ...] = ()
     considered: tuple[Considered, ...] = ()
     group: str = ""
+    evidence: str = ""
+    input_effect_db: float | None = None
 
     @property
     def form(self) -> Form:

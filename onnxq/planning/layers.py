@@ -9,9 +9,9 @@ where the fidelity that was asked for is reached.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -30,6 +30,7 @@ from onnxq.planning.front import Measured, Point, balanced_point, pareto_front
 from onnxq.planning.groups import Weigher, groups_of, is_shared
 from onnxq.planning.layer_plan import Considered, LayerPlan, kept_float
 from onnxq.planning.options import Form, Option
+from onnxq.planning.reasons import decibels, evidence, reason_of
 from onnxq.planning.settings import PlanSettings
 from onnxq.planning.trial import Group, Trial
 from onnxq.statistics import Statistics
@@ -37,7 +38,6 @@ from onnxq.statistics import Statistics
 ENOUGH = 1e-4
 """Noise over signal of a linear, or of the model's output where that is known, below which less is hardly
 worth time: 40 dB."""
-SHARES = "its weight is an embedding's table too, and in blocks both read the same bytes"
 HOPELESS = 0.16
 """Noise over signal, 8 dB, from which a linear is worth any time: that is another function."""
 
@@ -94,7 +94,9 @@ class Plan:
         candidates = {name: each.weighed(known.get(name, mean)) for name, each in self.candidates.items()}
         front, place = _settled(candidates, settings, ENOUGH)
         layers = tuple(
-            candidates[layer.group].layer(layer, front[place]) if layer.group in candidates else layer
+            candidates[layer.group].layer(_heard(layer, effects), front[place])
+            if layer.group in candidates
+            else layer
             for layer in self.layers
         )
         return Plan(layers, front, place, candidates)
@@ -194,6 +196,12 @@ def _settled(
     return front, max(balanced_point(front, settings.exchange, enough), _bearable(front, candidates))
 
 
+def _heard(layer: LayerPlan, effects: Mapping[str, float]) -> LayerPlan:
+    """A layer with what its input does to the model's output, where that is known."""
+    known = effects.get(layer.group)
+    return layer if known is None else replace(layer, input_effect_db=decibels(known))
+
+
 @dataclass(frozen=True, eq=False)
 class _Candidates:
     """What can be done to the linears of one activation, measured."""
@@ -202,6 +210,7 @@ class _Candidates:
     measured: tuple[Measured, ...]
     channels: Mapping[int, tuple[int, ...]]
     shared: bool = False
+    count: Literal["time", "bytes"] = "time"
 
     @classmethod
     def of(cls, group: Group, settings: PlanSettings, weight: float) -> _Candidates:
@@ -215,7 +224,8 @@ class _Candidates:
         counts = {each.option.split for each in measured}
         channels = {count: tuple(trial.channels(count).tolist()) for count in counts}
         labels = tuple(label_of(linear.node) for linear in group.linears)
-        return cls(labels, measured, channels, "int8 blocks" in settings.forms and is_shared(group))
+        shared = "int8 blocks" in settings.forms and is_shared(group)
+        return cls(labels, measured, channels, shared, settings.count)
 
     def weighed(self, weight: float) -> _Candidates:
         """The same, whose errors count `weight` times."""
@@ -225,13 +235,11 @@ class _Candidates:
         """`blank` with what `point` chose for it."""
         index, own = point.chosen[blank.group], self.labels.index(blank.name)
         chosen = self.measured[index]
-        cheapest = min(self.measured, key=lambda each: each.cost)
         return replace(
             blank,
             option=chosen.option,
-            reason=SHARES
-            if self.shared and chosen.option.form == "int8 blocks"
-            else _reason(chosen, cheapest),
+            reason=reason_of(chosen, self.measured, self.shared),
+            evidence=evidence(chosen, self.measured, self.count),
             sqnr_db=decibels(chosen.errors[own]),
             outliers=self.channels[chosen.option.split],
             considered=tuple(
@@ -239,11 +247,6 @@ class _Candidates:
                 for each in sorted(self.measured, key=lambda each: each.cost)
             ),
         )
-
-
-def decibels(error: float) -> float:
-    """Noise over signal as SQNR in dB; infinite for none."""
-    return -10 * math.log10(error) if error > 0 else math.inf
 
 
 def _cost(option: Option, group: Group, settings: PlanSettings) -> float:
@@ -262,14 +265,6 @@ def _cost(option: Option, group: Group, settings: PlanSettings) -> float:
         )
         for rows in settings.rows_of(str(group.activation.name))
     )
-
-
-def _reason(chosen: Measured, cheapest: Measured) -> str:
-    if chosen.option == cheapest.option:
-        return "the fastest form, and no other takes away enough error for its time"
-    if chosen.option.form == "float":
-        return "8 bits lose too much of it"
-    return "takes away enough error for its time"
 
 
 def _bearable(front: Sequence[Point], candidates: Mapping[str, _Candidates]) -> int:

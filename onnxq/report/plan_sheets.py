@@ -34,7 +34,8 @@ def layers_sheet(layers: Iterable[LayerRow]) -> Sheet:
             ">Size",
             "Decision",
             ">SQNR",
-            ">Of the model",
+            ">Output, it alone",
+            ">Output, its input alone in static 8 bits",
             ">Range",
             ">Channel ratio",
             "Reason",
@@ -50,9 +51,10 @@ def layers_sheet(layers: Iterable[LayerRow]) -> Sheet:
                     row.decision.replace(" ", "\u00a0"),
                     figures.decibels(row.sqnr_db),
                     figures.decibels(row.effect_db),
+                    figures.decibels(row.input_effect_db),
                     _spans(row),
                     _channel_ratios(row),
-                    row.reason,
+                    _why(row),
                     "; ".join(f"{each.option}: {figures.decibels(each.sqnr_db)}" for each in row.tried),
                 )
             )
@@ -93,7 +95,7 @@ def front_sheet(front: Sequence[FrontRow]) -> Sheet:
                 (
                     str(place + 1),
                     f"{front[place].cost / max(front[0].cost, 1e-12):.3f}x",
-                    figures.decibels(_decibels(front[place].error)),
+                    figures.decibels(_decibels(front[place].error, front[0].error)),
                     "this\u00a0one" if front[place].chosen else "",
                     _step(front[place]),
                 ),
@@ -112,22 +114,50 @@ def _step(row: FrontRow) -> str:
     return f"{figures.shorten(name, _NAME_WIDTH)}: {option}" if name else row.step or "the cheapest"
 
 
-def _decibels(error: float) -> float:
-    return -10 * math.log10(error) if error > 0 else math.inf
+def _decibels(error: float, most: float) -> float:
+    """Errors are added up along the front, so that of none a rounding error may be left."""
+    return -10 * math.log10(error) if error > 1e-12 * most else math.inf
 
 
 def worst_sheet(layers: Iterable[LayerRow], count: int) -> Sheet:
     """The `count` layers whose own output is furthest off."""
     measured = (row for row in layers if row.sqnr_db is not None)
     worst = sorted(measured, key=lambda row: row.sqnr_db or 0.0)[:count]
+    decided = any(row.effect_db is not None for row in worst)
+    inputs = any(row.input_effect_db is not None for row in worst)
     return Sheet(
         "Layers with the largest error of their own",
-        ("Layer", "Decision", ">SQNR", ">Channel ratio", "Reason"),
+        (
+            "Layer",
+            "Decision",
+            ">SQNR",
+            ">Of the model" if decided else ">Input alone",
+            ">Channel ratio",
+            "Reason",
+        ),
         tuple(
-            Row((row.name, row.decision, figures.decibels(row.sqnr_db), _channel_ratios(row), row.reason))
+            Row(
+                (
+                    row.name,
+                    row.decision,
+                    figures.decibels(row.sqnr_db),
+                    figures.decibels(row.effect_db if decided else row.input_effect_db),
+                    _channel_ratios(row),
+                    row.evidence or row.reason,
+                )
+            )
             for row in worst
         ),
+        "Of the model: its output with that layer alone rounded, as decided"
+        if decided
+        else "Input alone: the model's output with the layer's input alone rounded, in static 8 bits"
+        if inputs
+        else "",
     )
+
+
+def _why(row: LayerRow) -> str:
+    return f"{row.reason}: {row.evidence}" if row.evidence else row.reason
 
 
 def _spans(row: LayerRow) -> str:

@@ -54,7 +54,7 @@ class LayerRow:
         channels: Channels of the activation that the layer reads (K).
         columns: Channels that it writes (N).
         decision: ``"int8 static"``, ``"int8 per-token"``, ``"float"`` ...
-        reason: Why, in words.
+        reason: Why, in words that are the same for all layers of which it holds.
         sqnr_db: Its own output against the float output, its input being exact.
         range_before: Range of the activation in the original model.
         range_after: The same activation after scales have been migrated.
@@ -63,6 +63,10 @@ class LayerRow:
         tried: Everything that was measured before the decision, the fastest first.
         effect_db: The model's output against the original's with nothing rounded but this layer, as decided,
             and those decided with it since they read the same activation; None where that was not measured.
+        evidence: The numbers behind the reason, e.g. ``"error 4.1 times smaller than int8 static's for 1.3 us
+            more"``; "" where nothing was weighed.
+        input_effect_db: The same with nothing rounded but the activation that the layer reads, in static 8
+            bits whatever was decided; None where that was not measured.
     """
 
     name: str
@@ -78,6 +82,8 @@ class LayerRow:
     channel_ratio_after: float | None = None
     tried: tuple[Tried, ...] = ()
     effect_db: float | None = None
+    evidence: str = ""
+    input_effect_db: float | None = None
 
 
 @dataclass(frozen=True)

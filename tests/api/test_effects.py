@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnxq.api import attempts as module
+from onnxq.api import optimize
 from onnxq.api.attempts import Attempts
 from onnxq.api.evaluate import measure_effects
 from onnxq.api.stage import Stage
@@ -59,10 +60,12 @@ def test_plans_count_errors_by_their_effect(
     model, _ = network()
     stage = Stage.open(model, {"x": X}, DataSettings(), threads=1)
     calls: list[object] = []
+    told: dict[str, float] = {}
 
     def counted(*given: object) -> dict[str, float]:
         calls.append(given)
-        return measure_effects(*given)  # type: ignore[arg-type]
+        told.update(measure_effects(*given))  # type: ignore[arg-type]
+        return told
 
     monkeypatch.setattr(module, "measure_effects", counted)
     settings = OptimizeSettings(effort=effort, verify="never")  # type: ignore[arg-type]
@@ -73,3 +76,23 @@ def test_plans_count_errors_by_their_effect(
     if measured:
         errors = {name: each.measured[0].error for name, each in outcome.plan.candidates.items()}
         assert errors["b"] < 1e-4 * errors["a"]
+    for place in (0, len(outcome.plan.front) - 1):
+        effects = [layer.input_effect_db for layer in outcome.plan.at(place, "").layers]
+        assert effects == (
+            [pytest.approx(10 * -np.log10(told[name])) for name in "ab"] if told else [None] * 2
+        )
+
+
+@pytest.mark.parametrize("effort", ["fast", "balanced", "best"])
+def test_the_report_tells_what_each_input_alone_does_to_the_output(effort: str) -> None:
+    """Whatever was decided for the layer; what that does is another figure, which best alone tells."""
+    model, _ = network()
+    settings = OptimizeSettings(effort=effort, verify="never", target="x86-vnni", threads=1)  # type: ignore[arg-type]
+    rows = optimize(model, {"x": X}, settings=settings).report.layers
+    assert [row.input_effect_db is not None for row in rows] == [effort != "fast"] * 2
+    decided = [row.effect_db is not None for row in rows]
+    assert decided == [effort == "best" and row.decision.startswith("int8") for row in rows]
+    if effort != "fast":
+        loud, quiet = (row.input_effect_db or 0.0 for row in rows)
+        assert quiet > loud + 40
+    assert all(row.evidence for row in rows)

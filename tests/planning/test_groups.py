@@ -11,7 +11,8 @@ from onnxq.calibration import collect, open_data
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.planning.groups import Weigher, groups_of, is_shared
-from onnxq.planning.layers import SHARES, Plan, plan_layers
+from onnxq.planning.layers import Plan, plan_layers
+from onnxq.planning.reasons import SHARES
 from onnxq.statistics import Statistic, Statistics
 from tests.graphs import model_of
 from tests.planning.test_plan_layers import ALL_FORMS

@@ -56,6 +56,8 @@ def _layers() -> tuple[LayerRow, ...]:
                     outlier,
                     1 + outlier / 20,
                     effect_db=None if keep else rng.gauss(40, 4),
+                    evidence="float takes 41 us more" if keep else "error 4.1 times smaller for 1.3 us more",
+                    input_effect_db=rng.gauss(42, 4),
                 )
             )
     return tuple(rows)

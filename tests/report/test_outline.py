@@ -10,6 +10,7 @@ from onnxq.report.outline import headline, outline
 from onnxq.report.page import html_page
 from onnxq.report.results import Report
 from onnxq.report.rows import Check, DemoRow, FrontRow, OptionRow, OutlierRow, Part, PassRow
+from onnxq.report.sheets import Sheet
 
 MODEL = ModelSummary("m.onnx", "00", 90_900_000, 17, 8, "pytorch", 412)
 MACHINE = Machine("EPYC", ("avx2",), 2, 2, 10**9, "Linux", "3.11", "", "0.1.0")
@@ -118,6 +119,12 @@ def test_the_target_and_the_provider_are_told(report: Report) -> None:
     assert "<dt>Target</dt>" not in html_page(unknown)
 
 
+def test_a_plan_without_error_is_equal_whatever_adding_up_left(report: Report) -> None:
+    front = (FrontRow(1.0, 0.1, chosen=True), FrontRow(2.0, 1e-23, "x: float"))
+    (sheet,) = (s for s in outline(dataclasses.replace(report, front=front)).sheets if "Plans" in s.title)
+    assert [row.cells[2] for row in sheet.rows] == ["10.0 dB", "equal"]
+
+
 def plans(report: Report, count: int, chosen: int) -> list[tuple[str, ...]]:
     front = tuple(
         FrontRow(1000.0 + place, 0.1 ** (1 + place / 10), f"/layer.{place}/MatMul: float" if place else "")
@@ -163,6 +170,30 @@ def test_the_worst_layers_come_first_and_only_a_few(report: Report) -> None:
     (worst,) = (sheet for sheet in outline(report).sheets if "largest error" in sheet.title)
     assert worst.rows[0].cells[2] == "11.2 dB"
     assert len(worst.rows) == 6
+
+
+def test_reasons_come_with_their_numbers_and_are_counted_without(report: Report) -> None:
+    sheets = {sheet.title: sheet for sheet in outline(report).sheets}
+    assert "float takes 41 us more" in worst_of(report).rows[0].cells
+    assert not any("us more" in cell for row in sheets["Decisions for x86-vnni"].rows for cell in row.cells)
+    assert "lands in MatMulIntegerToFloat: error 4.1 times smaller for 1.3 us more" in html_page(report)
+
+
+def worst_of(report: Report, **given: object) -> Sheet:
+    layers = tuple(dataclasses.replace(row, **given) for row in report.layers)  # type: ignore[arg-type]
+    sheets = outline(dataclasses.replace(report, layers=layers)).sheets
+    (worst,) = (sheet for sheet in sheets if "largest error" in sheet.title)
+    return worst
+
+
+def test_effects_are_labelled_for_what_they_are(report: Report) -> None:
+    decided, inputs = worst_of(report), worst_of(report, effect_db=None, input_effect_db=41.25)
+    assert ">Of the model" in decided.columns
+    assert decided.note.startswith("Of the model: its output")
+    assert inputs.rows[0].cells[inputs.columns.index(">Input alone")] == "41.2 dB"
+    assert inputs.note.endswith("in static 8 bits")
+    assert worst_of(report, effect_db=None, input_effect_db=None).note == ""
+    assert "Output, its input alone in static 8 bits" in html_page(report)
 
 
 def test_a_slower_result_and_a_missed_goal_look_bad(report: Report) -> None:
