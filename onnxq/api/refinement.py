@@ -130,8 +130,8 @@ class Trial:
 
     def let_go(self) -> None:
         """Forget statistics as large as a model; they are gathered again for the next candidate."""
-        self._known = self._known.without(_LARGE)
-        self._asked = {(kind, name) for kind, name in self._asked if kind not in _LARGE}
+        self._known = self._known.without(_AS_LARGE_AS_A_MODEL)
+        self._asked = {(kind, name) for kind, name in self._asked if kind not in _AS_LARGE_AS_A_MODEL}
 
     def decibels(self, candidate: Candidate) -> tuple[float, ...]:
         """SQNR of the output on each half of the samples, in dB."""
@@ -173,7 +173,7 @@ class Trial:
         return model
 
 
-_LARGE = frozenset({Statistic.SECOND_MOMENTS, Statistic.ROWS})
+_AS_LARGE_AS_A_MODEL = frozenset({Statistic.SECOND_MOMENTS, Statistic.ROWS})
 
 
 def _beyond(end: float, reached: float) -> float:
