@@ -17,12 +17,13 @@ from functools import partial
 import onnx_ir as ir
 
 from onnxq.api.checkpoints import Checkpoints
+from onnxq.api.clipping import clip_ranges
 from onnxq.api.effects import measure_decided, read_together
 from onnxq.api.emission import Emission
 from onnxq.api.evaluate import measure_effects, measure_fidelity
 from onnxq.api.goals import Goals
 from onnxq.api.learned import Learning
-from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges, clip_ranges
+from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges
 from onnxq.api.refinement import FITTINGS, Candidate, Refinement, Trial, refine
 from onnxq.api.stage import Stage
 from onnxq.api.steering import Standing, settle

@@ -19,11 +19,9 @@ from onnxq.api.evaluate import measure_fidelities
 from onnxq.api.stage import Stage
 from onnxq.calibration import DataSource, collect
 from onnxq.contract import Pass, names_wanted
-from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.passes.quantize.ranges import RangeMethod
 from onnxq.passes.quantize.return_levels import BLIND
 from onnxq.pipeline import apply_pass
-from onnxq.planning.clipping import ClippingSettings, clipping_needs, coarse_clipping, fine_clipping
 from onnxq.recipe import OptimizeSettings, format_pass
 
 TRIAL_SAMPLES = 16
@@ -129,50 +127,3 @@ def _quantized(
     """Each pass on `model`, with statistics of `source` that are gathered once for all of them."""
     statistics = collect(model, source, names_wanted(passes.values(), model), threads=stage.threads)
     return {str(ranges): apply_pass(model, each, statistics).model for ranges, each in passes.items()}
-
-
-def clip_ranges(
-    stage: Stage,
-    model: ir.Model,
-    ranges: Ranges,
-    quantizing: Callable[[Ranges], QuantizeLinears],
-    checkpoints: Checkpoints,
-) -> Ranges:
-    """`ranges`, cut back or widened one by one where the model's output gains on samples they did not see.
-
-    Token-wise clipping: first one share for all activations, then each end by itself; see
-    `onnxq.planning.clipping`. What helps on one half of the samples alone is not done.
-
-    Args:
-        stage: The data.
-        model: The model with all exact passes applied.
-        ranges: What to start from.
-        quantizing: The pass that quantizes `model` with given ranges.
-        checkpoints: Where the result is kept.
-    """
-    rounding, parts = quantizing(ranges), stage.trial
-    if not parts.separate:
-        return ranges
-
-    def search() -> dict[str, float]:
-        wanted = clipping_needs(rounding, model)
-        statistics = collect(model, parts.calibration, wanted, threads=stage.threads)
-        quantized = apply_pass(model, rounding, statistics).model
-        settings = ClippingSettings(samples=TRIAL_SAMPLES, margin=ranges.margin, threads=stage.threads)
-        told = partial(stage.progress, "clipping ranges")
-        coarse = coarse_clipping(model, quantized, parts.heldout, statistics, settings, report=told)
-        fine = fine_clipping(model, quantized, parts.heldout, coarse, settings, report=told)
-        ends = (
-            (name, end, value)
-            for name, both in fine.ranges.items()
-            for end, value in zip(_ENDS, both, strict=True)
-        )
-        return {f"{end} {name}": float(value) for name, end, value in ends}
-
-    found = checkpoints.figures("clipping", model, [format_pass(rounding)], search)
-    names = sorted(key.partition(" ")[2] for key in found if key.startswith(_ENDS[0]))
-    given = tuple((name, *(found[f"{end} {name}"] for end in _ENDS)) for name in names)
-    return replace(ranges, given=given)  # type: ignore[arg-type]  # two ends each
-
-
-_ENDS = ("low", "high")

@@ -11,8 +11,10 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxq.api import records
+from onnxq.api.clipping import Clip, clip_passes
 from onnxq.api.stage import Progress, Stage, silent, stage_of
 from onnxq.contract import AnyPass
+from onnxq.errors import UsageProblem
 from onnxq.files import save
 from onnxq.interop import Acceptable, as_model
 from onnxq.pipeline import Step, Verify, run
@@ -38,6 +40,7 @@ def apply(
     *,
     calibration: Any = None,
     data: DataSettings | None = None,
+    clip: Clip = "none",
     verify: Verify = "each",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -49,14 +52,25 @@ def apply(
         passes: Passes of onnxq, passes of your own, or `onnxq.interop.GraphSurgeonPass`.
         calibration: Data for passes that need statistics; all of it is used. Such passes are skipped without.
         data: How the data is read.
+        clip: Whether ranges of `QuantizeLinears` are clipped token-wise, judged by the model's output on a
+            part of the data: "coarse" for one share of the tokens, "fine" for each end of each range besides.
         verify: When numbers are compared: after each pass, at the end, never.
         threads: Threads of the runtime; None for all cores.
         progress: Called with a stage in words, steps done and steps in all.
+
+    Raises:
+        UsageProblem: Clipping is asked for without data, with too little of it, or without ranges to clip.
     """
     started = time.perf_counter()
     told = progress or silent
-    gather = None
+    gather, clipping = None, ""
     if calibration is None:
+        if clip != "none":
+            raise UsageProblem(
+                "ranges are clipped by what they do to outputs on data, and there is none",
+                hint="Give calibration data: --calib.",
+                slug="no-data",
+            )
         opened = as_model(model)
     else:
         stage = Stage.open(
@@ -68,6 +82,8 @@ def apply(
             kinds=frozenset(),
         ).undivided()
         opened, gather = stage.model, stage.gather_exactly
+        if clip != "none":
+            passes, clipping = clip_passes(stage, passes, clip)
 
     def step(step: Step) -> None:
         told(*stage_of(step))
@@ -82,5 +98,6 @@ def apply(
         verdict=result.judgement.verdict.value if result.judgement is not None else "not checked",
         seconds=time.perf_counter() - started,
         exact=records.equality_record(result),
+        clipping=clipping,
     )
     return ApplyResult(result.model, report)

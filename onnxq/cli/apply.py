@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from onnxq.cli.progress import progress_display
 from onnxq.cli.promises import refuse_broken_promises
 from onnxq.cli.targets import check_writable
 from onnxq.cli.verb import Verb, give, say
+
+if TYPE_CHECKING:
+    from onnxq.api.clipping import Clip
 
 
 @click.command(cls=Verb, short_help="Run chosen passes on a model.")
@@ -26,8 +29,17 @@ from onnxq.cli.verb import Verb, give, say
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where to write.")
 @click.option("--calib", metavar="DATA", help=f"Calibration data, for passes that need statistics: {DATA}")
+@click.option(
+    "--clip",
+    type=click.Choice(["none", "coarse", "fine"]),
+    default="none",
+    show_default=True,
+    help="Clip ranges of quantize-linears token-wise, by what that does to outputs on a part of the data.",
+)
 @data_options
-def apply(model: Path, passes: tuple[str, ...], output: Path, calib: str | None, **given: Any) -> None:
+def apply(
+    model: Path, passes: tuple[str, ...], output: Path, calib: str | None, clip: Clip, **given: Any
+) -> None:
     """Run passes on MODEL in the order given, each checked against its promise.
 
     `onnxq passes` lists them, `onnxq passes NAME` explains one. If a pass breaks its promise, nothing is
@@ -41,7 +53,7 @@ def apply(model: Path, passes: tuple[str, ...], output: Path, calib: str | None,
     from onnxq import api
 
     with progress_display() as progress:
-        result = api.apply(model, parsed, calibration=calib, data=data, progress=progress)
+        result = api.apply(model, parsed, calibration=calib, data=data, clip=clip, progress=progress)
     give(result.report)
     refuse_broken_promises(result.report.passes, output)
     result.save(output)

@@ -95,7 +95,8 @@ def _applied(result: ApplyReport) -> Outline:
     lossy = any(row.contract == "lossy" and row.changes for row in result.passes)
     rejects = [(row.name, reject) for row in result.passes for reject in row.rejects]
     return Outline(
-        f"{_count(changes, 'change')} to {result.before.name}, {checked}",
+        f"{_count(changes, 'change')} to {result.before.name}, {checked}"
+        + (f"; {result.clipping}" if result.clipping else ""),
         (
             passes_sheet(result.passes, result.exact, measured=bool(result.fidelity)),
             rejects_sheet(rejects),

@@ -90,7 +90,19 @@ class Report:
 
 @dataclass(frozen=True)
 class ApplyReport:
-    """What `apply` did: the passes alone, with the check of each and of the whole."""
+    """What `apply` did: the passes alone, with the check of each and of the whole.
+
+    Attributes:
+        before: The model as it came.
+        after: The model as it is now.
+        passes: One row a pass.
+        journal: What was done, counted.
+        verdict: Of the check.
+        fidelity: One row an output.
+        seconds: That it took.
+        exact: How equal the outputs are, if nothing lossy ran.
+        clipping: In words, what clipping of ranges found; "" where none was asked for.
+    """
 
     schema: ClassVar[str] = "onnxq/apply-1"
 
@@ -102,6 +114,7 @@ class ApplyReport:
     fidelity: tuple[Fidelity, ...] = ()
     seconds: float = 0.0
     exact: Equality | None = None
+    clipping: str = ""
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ LINES = {
         "x.onnx",
         "--calib",
         "random",
+        "--clip",
+        "fine",
         "--samples",
         "3",
     ),
@@ -130,7 +132,7 @@ def test_what_is_asked_of_the_api(verbs: Api, run: Callable[..., Result]) -> Non
     data = DataSettings(samples=3)
     model, other = Path("m.onnx"), Path("x.onnx")
     assert asked == {
-        "apply": ((model, ["pass a", "pass b"]), {"calibration": "random", "data": data}),
+        "apply": ((model, ["pass a", "pass b"]), {"calibration": "random", "data": data, "clip": "fine"}),
         "calibrate": ((model, "random"), {"data": data}),
         "compare": ((model, other, "random"), {"options": data}),
         "bench": (((model, other), BenchSettings(1, {"x": (1, 2)}, 3, 0.5)), {}),
