@@ -17,6 +17,8 @@ _PASSAGES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity
 # Integer products, and which of their inputs is the weight.
 _WEIGHT_OF = {"MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1, "QLinearMatMul": 3, "QGemm": 3}
 
+DYNAMIC = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
+"""Operators that find one scale for a whole activation while running."""
 INT8_LEVEL = 4
 """The accuracy level of MatMulNBits with integer kernels."""
 
@@ -75,6 +77,10 @@ REASONS = {
     ),
     "signed-activation": "int8 activations run in a scalar kernel on most x86; use uint8",
     # what computes something else, or not at all
+    "scale-of-the-batch": (
+        "one scale is found for all samples of a run, so what a sample gives depends on the others in its "
+        "batch; use a scale for each token, or a fixed one"
+    ),
     "blocks-float-zero-points": (
         "MatMulNBits with 8 bits and float zero points is refused when the model is opened; pack them as "
         "uint8"
@@ -126,7 +132,9 @@ def find_slow(optimized: ir.Model) -> list[Trap]:
 
 
 def find_miscomputed(source: ir.Model) -> list[Trap]:
-    """Q/DQ forms that the runtime fuses although its kernels cannot compute them, in graph order.
+    """Forms that compute something else than they seem to, in graph order.
+
+    Q/DQ that the runtime fuses although its kernels cannot compute it, and scales that depend on the batch.
 
     Args:
         source: The Q/DQ model as its author wrote it; in the optimised graph the evidence is gone.
@@ -228,6 +236,8 @@ def _float_zero_points(node: ir.Node) -> bool:
 
 
 def _why_miscomputed(node: ir.Node) -> str | None:
+    if node.op_type in DYNAMIC:
+        return "scale-of-the-batch"
     if node.op_type == "MatMulNBits":
         refused = _integer(node, "bits", 4) == 8 and _float_zero_points(node)
         return "blocks-float-zero-points" if refused else None

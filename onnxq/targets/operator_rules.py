@@ -6,6 +6,8 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
+from onnxq.runtime.traps import DYNAMIC
+
 _STANDARD = ("", "ai.onnx")
 _CUDA_BLOCKS = (32, 64, 128)
 _INTEGER_OPERATORS = frozenset(
@@ -31,6 +33,11 @@ def is_foreign(node: ir.Node, own: Collection[tuple[str, str]]) -> bool:
 def is_skip_norm(node: ir.Node) -> bool:
     """The fused sum and norm, whose CPU kernel is scalar."""
     return node.op_type == "SkipLayerNormalization"
+
+
+def finds_scale_of_batch(node: ir.Node) -> bool:
+    """One scale for a whole activation, found while running."""
+    return node.op_type in DYNAMIC
 
 
 def lacks_cuda_kernel(node: ir.Node) -> bool:

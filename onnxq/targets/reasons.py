@@ -26,6 +26,9 @@ CPU: Mapping[str, str] = {
     "quantized-gelu": _FLOAT_ONLY,
     "quantized-residual": "QLinearAdd is no faster than Add, and rounds the residual stream",
     "dequantized-weight": "a weight that is dequantized beside a float activation is so at every run",
+    "scale-of-the-batch": (
+        "a scale found while running for all samples at once makes one's answer depend on the others"
+    ),
     "skip-layer-norm": "SkipLayerNormalization is scalar; keep Add and LayerNormalization apart",
 }
 """Of ONNX Runtime's CPU provider on any processor."""

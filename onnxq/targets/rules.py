@@ -38,6 +38,7 @@ RULES: Mapping[str, Rule] = {
     "dequantized-weight": weights.dequantizes_alone,
     "integer-bias": weights.is_integer_bias,
     "skip-layer-norm": operators.is_skip_norm,
+    "scale-of-the-batch": operators.finds_scale_of_batch,
     "operator-without-kernel": operators.lacks_cuda_kernel,
     "narrow-blocks": operators.has_narrow_blocks,
     "odd-blocks": operators.has_odd_blocks,

@@ -73,3 +73,16 @@ def test_a_float_model_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     found = api.inspect(model_of("g (float[b, 4] x) => (float[b, 4] y) { y = Relu(x) }"))
     assert found.kernels == {}
     assert found.hints == ("With --calib DATA the outliers of its activations are shown too.",)
+
+
+def test_a_scale_for_the_whole_batch_is_named_as_a_trap() -> None:
+    model = model_of(
+        """g (float[b, s, 2] x) => (float[b, s, 2] y)
+            <int8[2,2] w = {1, 2, 3, 4}, int8 z = {0}, float sw = {0.1}> {
+            q, sx, zx = DynamicQuantizeLinear(x)
+            m = MatMulInteger(q, w, zx, z) f = Cast<to = 1>(m) t = Mul(sx, sw) y = Mul(f, t) }"""
+    )
+    next(iter(model.graph)).name = "rounded"
+    found = api.inspect(model)
+    assert [(trap.node, trap.reason) for trap in found.traps] == [("rounded", REASONS["scale-of-the-batch"])]
+    assert "run slowly or wrongly" in found.hints[0]

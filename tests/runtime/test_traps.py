@@ -94,6 +94,16 @@ def test_the_fast_form_has_no_traps():
         assert find_miscomputed(model) == []
 
 
+def test_one_scale_for_a_batch_lets_samples_disturb_one_another():
+    model = linears.kernel(dynamic=True)
+    assert [trap.slug for trap in find_miscomputed(model)] == ["scale-of-the-batch"]
+    assert [trap.slug for trap in find_miscomputed(optimized_graph(model))] == ["scale-of-the-batch"]
+    session, x = open_session(model), np.random.default_rng(0).standard_normal((2, 3, linears.K)).astype("f")
+    x[1] *= 100
+    together, alone = (session.run({"x": each})["y"][0] for each in (x, x[:1]))
+    assert np.linalg.norm(together - alone) > 0.1 * np.linalg.norm(alone)
+
+
 WITHOUT_INTEGERS = {
     "8 bits, level 0": ({"bits": 8, "level": 0}, "blocks-dequantized"),
     "2 bits, level 0": ({"bits": 2, "level": 0}, "blocks-dequantized"),

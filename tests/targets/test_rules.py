@@ -45,7 +45,8 @@ FORMS = {
     "dequantized-weight": f"{W}  y = MatMul(x, v)",
     "integer-bias": f"{Q}  {W}  p = MatMul(d, v)  b = DequantizeLinear<axis = 0>(bias, ws)  y = Add(p, b)",
     "skip-layer-norm": "y = com.microsoft.SkipLayerNormalization(x, x, gamma)",
-    "operator-without-kernel": "q = DynamicQuantizeLinear(x)  y = Identity(x)",
+    "scale-of-the-batch": "q = DynamicQuantizeLinear(x)  y = Identity(x)",
+    "operator-without-kernel": "y = com.microsoft.QLinearSigmoid(x)",
     "narrow-blocks": "y = com.microsoft.MatMulNBits<K=4, N=4, bits=2, block_size=32>(x, nb, ns)",
     "odd-blocks": "y = com.microsoft.MatMulNBits<K=4, N=4, bits=4, block_size=16>(x, nb, ns)",
     FOREIGN: "y = com.microsoft.FastGelu(x)",
@@ -56,7 +57,13 @@ BESIDE = {
     "asymmetric-activation": {"quantized-activation", "unsigned-activation"},
     "activation-scale-per-channel": {"quantized-activation", "signed-activation"},
     "quantized-activation": {"unsigned-activation"},
-    "operator-without-kernel": {"quantized-activation", "unsigned-activation", "asymmetric-activation"},
+    "scale-of-the-batch": {
+        "quantized-activation",
+        "unsigned-activation",
+        "asymmetric-activation",
+        "operator-without-kernel",
+    },
+    "operator-without-kernel": {FOREIGN},
     "narrow-blocks": {FOREIGN},
     "odd-blocks": {FOREIGN},
     "skip-layer-norm": {FOREIGN},
@@ -77,6 +84,7 @@ CONSTANTS = {
     "uz": np.zeros(4, np.uint8),
     "gamma": np.ones(4, np.float32),
     "ids": np.array([1, 2], np.int64),
+    "last": np.array([-1], np.int64),
     "bias": np.array([1, 2, 3, 4], np.int32),
     "nb": np.zeros((4, 1, 16), np.uint8),
     "ns": np.ones((4, 1), np.float32),
@@ -176,3 +184,16 @@ def test_functions_of_the_model_are_not_foreign():
     <opset_import: ["": 21], domain: "own"> twice (a) => (b) { b = Add(a, a) }"""
     model = ir.from_proto(onnx.parser.parse_model(text))
     assert violations(model, TARGETS["openvino"]) == []
+
+
+@pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if target.provider == "cpu"])
+def test_no_target_of_cpus_takes_a_scale_for_the_whole_batch(name):
+    assert "scale-of-the-batch" in TARGETS[name].forbidden
+    alone = "y = com.microsoft.DynamicQuantizeMatMul(x, w, ws, wz)"
+    for body in (FORMS["scale-of-the-batch"], alone):
+        assert "scale-of-the-batch" in {each.slug for each in violations(model_of(body), TARGETS[name])}
+    by_token = (
+        "m = ReduceMax<keepdims = 1>(x, last)  e = Div(x, m)  q = QuantizeLinear(e, s, zu)  y = Identity(x)"
+    )
+    found = {each.slug for each in violations(model_of(by_token), TARGETS[name])}
+    assert "scale-of-the-batch" not in found, "a scale for each token depends on that token alone"
