@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import onnx_ir as ir
 
@@ -21,23 +21,23 @@ from onnxq.api.clipping import clip_ranges
 from onnxq.api.effects import measure_decided, read_together
 from onnxq.api.emission import Emission
 from onnxq.api.evaluate import measure_effects, measure_fidelity
+from onnxq.api.execution import Execution, gather_once
 from onnxq.api.goals import Goals
 from onnxq.api.learned import Learning
 from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges
 from onnxq.api.refinement import FITTINGS, Candidate, Refinement, Trial, refine
 from onnxq.api.stage import Stage
 from onnxq.api.steering import Standing, settle
-from onnxq.contract import AnyPass, names_wanted
+from onnxq.contract import AnyPass
 from onnxq.passes.clean import cleaning
-from onnxq.passes.quantize.linears import QuantizeLinears
-from onnxq.pipeline import Gather, PipelineResult, run
+from onnxq.pipeline import PipelineResult
 from onnxq.planning.layers import Plan, plan_layers
 from onnxq.planning.rows import rows_at
 from onnxq.recipe import OptimizeSettings
 from onnxq.report.rows import RefinementRow
 from onnxq.statistics import Statistic, Statistics
 from onnxq.targets import Target
-from onnxq.verify import Comparison, OracleSettings
+from onnxq.verify import Comparison
 
 CLEARLY_DB = 0.5
 """What a plan that evens channels out has to be better by: it has more nodes, and few samples tell."""
@@ -103,6 +103,11 @@ class Attempts:
         """Which passes these ask for."""
         return Emission(self.target, self.settings)
 
+    @cached_property
+    def execution(self) -> Execution:
+        """How passes are run."""
+        return Execution(self.stage, self.settings, self.checkpoints)
+
     def best(self) -> Outcome:
         """The first plan, or the nearest one on the front that meets the goals which the first one misses."""
         base_passes = (*self.emission.opening(), *cleaning(), *self.emission.migrating())
@@ -112,7 +117,10 @@ class Attempts:
             on_the_way.append(found := watching.gather(state, wanted))
             return found
 
-        base = base_passes, self._run(self.stage.model, base_passes, _once(base_passes, gather))
+        base = (
+            base_passes,
+            self.execution.run(self.stage.model, base_passes, gather_once(base_passes, gather)),
+        )
         self.stage.progress("planning", 0, 0)
         outcome = self._first(base, watching.gather(base[1].model, {}))
         # Cleaning changes no value that it leaves there, so that the first state tells of the original.
@@ -122,7 +130,7 @@ class Attempts:
         outcome = self._refined(self._settled(outcome, base))
         if self.settings.effort != "best" or outcome.plan is None:
             return outcome
-        rounding = self._quick(outcome.plan, outcome.ranges)
+        rounding = self.emission.trial_linears(outcome.plan, outcome.ranges)
         effects = measure_decided(self.stage, outcome.exact, outcome.plan.layers, rounding)
         return replace(outcome, effects=effects)
 
@@ -196,12 +204,14 @@ class Attempts:
 
     def own_passes(self, passes: Sequence[AnyPass]) -> Outcome:
         """What the user's own list of passes makes of the model."""
-        result = self._executed(self.stage.model, passes)  # a function of theirs may be another one by now
+        result = self.execution.run_now(
+            self.stage.model, passes
+        )  # a function of theirs may be another one by now
         return Outcome(result.model, result.model, ((passes, result),), None, self._fidelity(result.model))
 
     def _carry_out(self, plan: Plan, base: Prepared) -> Outcome:
         passes = self.emission.preparing(plan)
-        prepared = self._run(base[1].model, passes, _once(passes, self.stage.gather))
+        prepared = self.execution.run(base[1].model, passes, gather_once(passes, self.stage.gather))
         ranges = self._ranges(plan, prepared.model) if plan.names("int8 static") else UNTRIED
         return self._rounded(plan, Candidate(prepared.model, ranges), (base, (passes, prepared)))
 
@@ -213,10 +223,10 @@ class Attempts:
         def gather(_: ir.Model, wanted: Mapping[Statistic, Collection[str]]) -> Statistics:
             return self.stage.gather(exact, wanted)
 
-        quantized = self._run(candidate.model, quantizing, _once(quantizing, gather))
+        quantized = self.execution.run(candidate.model, quantizing, gather_once(quantizing, gather))
         every = [*runs, *candidate.runs, (quantizing, quantized)]
         if converting := self.emission.converting():
-            every.append((converting, quantized := self._run(quantized.model, converting)))
+            every.append((converting, quantized := self.execution.run(quantized.model, converting)))
         fidelity = self._fidelity(quantized.model)
         return Outcome(quantized.model, exact, tuple(every), plan, fidelity, candidate.ranges)
 
@@ -244,36 +254,15 @@ class Attempts:
         """Ranges cut by token, unless the user said how they are to be taken."""
 
         def clipped(given: Candidate) -> Candidate:
-            quick = partial(self._quick, plan)
+            quick = partial(self.emission.trial_linears, plan)
             ranges = clip_ranges(self.stage, given.model, given.ranges, quick, self.checkpoints)
             return replace(given, ranges=ranges)
 
         return (Refinement("ranges clipped by token", clipped),) if self.settings.ranges is None else ()
 
     def _ranges(self, plan: Plan, model: ir.Model) -> Ranges:
-        return choose_ranges(self.stage, model, self.settings, partial(self._quick, plan), self.checkpoints)
-
-    def _quick(self, plan: Plan, ranges: Ranges) -> QuantizeLinears:
-        """Weights rounded to nearest: as good a trial of ranges, and a tenth of the time."""
-        return replace(self.emission.linears(plan, ranges), rounding="nearest", correct_bias=False)
-
-    def _run(
-        self, model: ir.Model, passes: Sequence[AnyPass], gather: Gather | None = None
-    ) -> PipelineResult:
-        return self.checkpoints.run(model, passes, lambda: self._executed(model, passes, gather))
-
-    def _executed(
-        self, model: ir.Model, passes: Sequence[AnyPass], gather: Gather | None = None
-    ) -> PipelineResult:
-        return run(
-            model,
-            passes,
-            gather=gather or self.stage.gather,
-            verify=self.settings.verify,
-            progress=self.stage.step,
-            oracle=OracleSettings(
-                seeds=1, sizes=1 if self.settings.effort == "fast" else 2, seed=self.settings.seed
-            ),
+        return choose_ranges(
+            self.stage, model, self.settings, partial(self.emission.trial_linears, plan), self.checkpoints
         )
 
     def _fidelity(self, candidate: ir.Model) -> Comparison:
@@ -284,19 +273,3 @@ class Attempts:
             self.stage.threads,
             lambda done, total: self.stage.progress("judging on held-out data", done, total),
         )
-
-
-def _once(passes: Sequence[AnyPass], gather: Gather) -> Gather:
-    """What all of `passes` ask for, gathered of the state that the first of them asks of.
-
-    A value that none of them replaces keeps its name; exact passes change its last bits at most, and behind
-    rounding weights are fitted to what the float model computes. So the data is run through once.
-    """
-    known: list[Statistics] = []
-
-    def answer(state: ir.Model, asked: Mapping[Statistic, Collection[str]]) -> Statistics:
-        if not known:
-            known.append(gather(state, names_wanted(passes, state)))
-        return known[0]
-
-    return answer

@@ -193,6 +193,10 @@ class Emission:
             per_token=plan.names("int8 per-token"),
         )
 
+    def trial_linears(self, plan: Plan, ranges: Ranges) -> QuantizeLinears:
+        """The same, weights to their nearest codes: as good a trial of ranges, and a tenth of the time."""
+        return replace(self.linears(plan, ranges), rounding="nearest", correct_bias=False)
+
     @property
     def _audience(self) -> Audience:
         if self.target.format == "weight-only":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import onnxq.demo
-from onnxq.api import attempts, optimize
+from onnxq.api import execution, optimize
 from onnxq.api.checkpoints import Checkpoints
 from onnxq.errors import OutputError
 from onnxq.files import to_bytes
@@ -43,7 +43,7 @@ def test_a_run_goes_on_after_a_kill_and_gives_the_same_bytes(
             raise Killed
         return run(*given, **options)
 
-    monkeypatch.setattr(attempts, "run", dying)
+    monkeypatch.setattr(execution, "run", dying)
     with pytest.raises(Killed):
         optimized(tmp_path / "work")
     assert len(calls) == 3
