@@ -20,6 +20,7 @@ from onnxq.api.ranges import UNTRIED
 from onnxq.api.stage import Stage
 from onnxq.calibration import DataSource
 from onnxq.contract import AnyPass
+from onnxq.passes.migrate.insert_scale import InsertScale
 from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.linears import QuantizeLinears
@@ -141,10 +142,10 @@ def margin_for(bits: Bits) -> float:
 
 
 def migrating(bits: Bits) -> tuple[AnyPass, ...]:
-    """The product's exact passes in front of the plan, thresholds tried at these bits."""
+    """The product's exact passes in front of the plan, thresholds chosen for these bits."""
     tried = {"weight_bits": bits.weights, "activation_bits": bits.activations, "margin": margin_for(bits)}
     return tuple(
-        replace(each, **tried) if isinstance(each, ShiftScale) else each  # type: ignore[arg-type]
+        replace(each, **tried) if isinstance(each, ShiftScale | InsertScale) else each  # type: ignore[arg-type]
         for each in emission_for(bits).migrating()
     )
 

@@ -69,6 +69,11 @@ def linears(bits: Bits, **options: object) -> QuantizeLinears:
     return QuantizeLinears(**given)  # type: ignore[arg-type]  # options of a dataclass, by name
 
 
+def reckoned(kind: Callable[..., AnyPass], bits: Bits) -> AnyPass:
+    """A pass that chooses what to move by these bits."""
+    return kind(weight_bits=bits.weights, activation_bits=bits.activations)
+
+
 def migration(bits: Bits) -> tuple[AnyPass, ...]:
     """Shift and scale of Outlier Suppression+, thresholds tried on the output of the block behind."""
     margin = MARGIN if bits.activations == 8 else 0.0
@@ -167,7 +172,7 @@ ROWS: Mapping[str, tuple[str, Made]] = {
     "fold-gamma": ("gamma migration", lambda bits: Recipe(linears(bits), (FoldGamma(),))),
     "shift-scale": (
         "shift and scale of norms, thresholds in closed form",
-        lambda bits: Recipe(linears(bits), (ShiftScale(),)),
+        lambda bits: Recipe(linears(bits), (reckoned(ShiftScale, bits),)),
     ),
     "shift-scale-output": (
         "the same, thresholds tried on the block's output",
@@ -179,20 +184,20 @@ ROWS: Mapping[str, tuple[str, Made]] = {
     ),
     "insert-scale": (
         "scale of what no norm gives",
-        lambda bits: Recipe(linears(bits), (InsertScale(),)),
+        lambda bits: Recipe(linears(bits), (reckoned(InsertScale, bits),)),
     ),
     "split-channels": (
         "outlier channels multiplied in float",
-        lambda bits: Recipe(linears(bits), (SplitChannels(),)),
+        lambda bits: Recipe(linears(bits), (reckoned(SplitChannels, bits),)),
     ),
     "disassemble": (
         "outlier channels as several smaller ones",
-        lambda bits: Recipe(linears(bits), (DisassembleChannels(),)),
+        lambda bits: Recipe(linears(bits), (reckoned(DisassembleChannels, bits),)),
     ),
     "peg": (f"residual sorted by range, {PEG_GROUPS} equal groups", _groups),
     "groups": (
         "all streams sorted by range, outliers in a group of their own",
-        lambda bits: Recipe(linears(bits), (PermuteResidual(scope="all"), SplitGroups())),
+        lambda bits: Recipe(linears(bits), (PermuteResidual(scope="all"), reckoned(SplitGroups, bits))),
     ),
     "per-token": (
         "a scale for each token, while running",
@@ -257,21 +262,22 @@ ROWS: Mapping[str, tuple[str, Made]] = {
     ),
     "qllm": (
         "disassemble, weights that make up for rounded activations",
-        lambda bits: Recipe(linears(bits, correct_weight=True), (DisassembleChannels(),)),
+        lambda bits: Recipe(linears(bits, correct_weight=True), (reckoned(DisassembleChannels, bits),)),
     ),
     "assemble": (
         "qllm, like channels merged until no product is wider",
         lambda bits: Recipe(
-            linears(bits, correct_weight=True), (DisassembleChannels(), AssembleChannels(tolerance=1.0))
+            linears(bits, correct_weight=True),
+            (reckoned(DisassembleChannels, bits), AssembleChannels(tolerance=1.0)),
         ),
     ),
     "split-os-plus": (
         "os-plus, split-channels",
-        lambda bits: Recipe(linears(bits), (*migration(bits), SplitChannels())),
+        lambda bits: Recipe(linears(bits), (*migration(bits), reckoned(SplitChannels, bits))),
     ),
     "split-first": (
         "split-channels, os-plus",
-        lambda bits: Recipe(linears(bits), (SplitChannels(), *migration(bits))),
+        lambda bits: Recipe(linears(bits), (reckoned(SplitChannels, bits), *migration(bits))),
     ),
     "ours": ("what `onnxq optimize` does: shift and scale of norms, its plan, feedback, bias", ours),
     "ours-accurate": ("the same with the most accurate of its plans", most_accurate),

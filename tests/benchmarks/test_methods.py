@@ -12,7 +12,7 @@ from benchmarks import states
 from benchmarks.ledger import Ledger, describe
 from benchmarks.methods import JUDGED
 from benchmarks.planned import Planned
-from benchmarks.recipes import ABLATIONS, BITS, ROWS, Recipe, linears, ours
+from benchmarks.recipes import ABLATIONS, BITS, EVENED, ROWS, Recipe, linears, ours
 from benchmarks.states import Workshop, quantize
 from onnxq.api.ranges import UNTRIED
 from onnxq.calibration import DataOptions, open_data
@@ -179,3 +179,18 @@ def test_errors_order_scores():
     assert JUDGED["vit"].error({"sqnr_db": 20.0}) == pytest.approx(0.01)
     assert JUDGED["vit"].error({}) == 0.0
     assert JUDGED["smollm2"].error({"perplexity_ratio": 1.02}) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("bits", BITS.values(), ids=str)
+def test_what_chooses_channels_reckons_with_the_bits_of_the_row(bits):
+    recipes = [made for _, make in ROWS.values() if (made := make(bits)) is not None]
+    choosers = [
+        step
+        for recipe in recipes
+        for step in recipe.exact
+        if hasattr(step, "weight_bits") and step not in EVENED and not getattr(step, "groups", 0)
+    ]
+    told = {step.name for step in choosers}
+    assert {"split-channels", "disassemble-channels", "split-groups", "shift-scale", "insert-scale"} <= told
+    bits_told = {(step.weight_bits, step.activation_bits) for step in choosers}
+    assert bits_told == {(bits.weights, bits.activations)}

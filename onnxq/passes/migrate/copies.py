@@ -1,7 +1,7 @@
 """Into how many copies a channel goes, so that none of them reaches further than a threshold.
 
 Channel j becomes T_j = ceil(reach_j / θ) copies of x_j / T_j, each with the row W_j: the sum is x_j W_j as
-before, the 8-bit step Δ is that of a range T times narrower, and weight rows are not enlarged. All copies
+before, the step Δ is that of a range T times narrower, and weight rows are not enlarged. All copies
 round alike, so channel j itself errs with the noise of T_j steps:
 
     E(T) = Δ(T)²/12 * Σ_jn (T_j W_jn)²  +  Σ_n δ_n²/12 * Σ_j e_j
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxq.passes.migrate.outliers import ROWS, TOLERANCE, Product
-from onnxq.passes.migrate.scales import ENERGY_OF_RANGE, LEVELS, WEIGHT_LEVELS
+from onnxq.passes.migrate.scales import ENERGY_OF_RANGE
 
 CANDIDATES = 48
 
@@ -88,9 +88,8 @@ def copies_at(product: Product, theta: float, rules: Rules) -> np.ndarray:
 
 
 def step_of(product: Product, counts: np.ndarray) -> float:
-    """The 8-bit step of the tensor of copies."""
-    low, high = _live_range(product, counts)
-    return (high - low) / LEVELS
+    """The step of the tensor of copies, rounded as `product.bits` says."""
+    return _grid(product, counts)[0]
 
 
 def offsets_of(counts: np.ndarray, step: float) -> np.ndarray:
@@ -100,13 +99,13 @@ def offsets_of(counts: np.ndarray, step: float) -> np.ndarray:
 
 def copying_error(product: Product, counts: np.ndarray, stagger: bool = False) -> float:
     """E(T) of this module's docstring, or the mean squared error on the tokens of `product`."""
-    step = step_of(product, counts)
     if product.rows is not None and len(product.rows):
-        return _measured_error(product, counts, step, stagger)
+        return _measured_error(product, counts, stagger)
+    step = step_of(product, counts)
     powers = np.einsum("kn,kn->k", product.weight, product.weight)
     repeats = np.ones(counts.shape) if stagger else counts.astype(np.float64) ** 2
     energy = ENERGY_OF_RANGE * _reach(product) ** 2
-    steps = np.abs(product.weight).max(axis=0, initial=0.0) / WEIGHT_LEVELS
+    steps = np.abs(product.weight).max(axis=0, initial=0.0) / product.bits.weight_levels
     rounding = step**2 / 12 * float((repeats * powers).sum())
     return rounding + float(np.square(steps).sum()) / 12 * float(energy.sum())
 
@@ -130,26 +129,29 @@ def _padded(counts: np.ndarray, reach: np.ndarray, multiple: int) -> np.ndarray:
     return padded
 
 
-def _live_range(product: Product, counts: np.ndarray) -> tuple[float, float]:
-    live = product.live
-    low, high = (product.low / counts)[live], (product.high / counts)[live]
-    return min(float(low.min(initial=0.0)), 0.0), max(float(high.max(initial=0.0)), 0.0)
+def _grid(product: Product, counts: np.ndarray) -> tuple[float, float]:
+    """The step of the tensor of copies, and the code of zero."""
+    live, bits = product.live, product.bits
+    floor = min(float((product.low / counts)[live].min(initial=0.0)), 0.0) * (1 + bits.margin)
+    top = max(float((product.high / counts)[live].max(initial=0.0)), 0.0) * (1 + bits.margin)
+    step = (top - floor) / bits.levels
+    return step, float(np.rint(-floor / step)) if step else 0.0
 
 
-def _measured_error(product: Product, counts: np.ndarray, step: float, stagger: bool) -> float:
-    """With activations and weights rounded to 8 bits; copies are summed before they meet their weight."""
+def _measured_error(product: Product, counts: np.ndarray, stagger: bool) -> float:
+    """With activations and weights rounded; copies are summed before they meet their weight."""
     assert product.rows is not None
-    step = step or 1.0
-    zero = np.rint(-_live_range(product, counts)[0] / step)
+    step, zero = _grid(product, counts)
+    grid = (step or 1.0, zero, product.bits.levels)
     exact = product.rows[:ROWS].astype(np.float64)
     single = exact / counts
-    summed = counts * _rounded(single, step, zero)
+    summed = counts * _rounded(single, grid)
     if stagger:
         for channel in np.flatnonzero(counts > 1):
             moved = offsets_of(counts[channel : channel + 1], step)
-            parts = _rounded(single[:, channel, None] + moved, step, zero)
+            parts = _rounded(single[:, channel, None] + moved, grid)
             summed[:, channel] = parts.sum(axis=1)  # the offsets add up to zero
-    steps = np.abs(product.weight).max(axis=0, initial=0.0) / WEIGHT_LEVELS
+    steps = np.abs(product.weight).max(axis=0, initial=0.0) / product.bits.weight_levels
     steps[steps == 0] = 1.0
     codes = np.rint(product.weight / steps) * steps
     error = summed.astype(np.float32) @ codes.astype(np.float32)
@@ -157,5 +159,7 @@ def _measured_error(product: Product, counts: np.ndarray, step: float, stagger: 
     return float(np.square(error, dtype=np.float64).sum() / len(exact))
 
 
-def _rounded(values: np.ndarray, step: float, zero: float) -> np.ndarray:
-    return np.asarray((np.clip(np.rint(values / step) + zero, 0, LEVELS) - zero) * step)
+def _rounded(values: np.ndarray, grid: tuple[float, float, int]) -> np.ndarray:
+    """`values` on a grid: its step, the code of zero, and the greatest code."""
+    step, zero, levels = grid
+    return np.asarray((np.clip(np.rint(values / step) + zero, 0, levels) - zero) * step)

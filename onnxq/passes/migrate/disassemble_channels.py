@@ -1,7 +1,7 @@
 """x @ W  =>  (x[..., idx] / T[idx]) @ W[idx],  channel j repeated T_j = ceil(reach_j / θ) times
 
 Fires on an activation that linears read and in which calibration saw channels tower over the others: they
-go to copies that are T times smaller, so that the 8-bit range is that of the others and no weight grows.
+go to copies that are T times smaller, so that the range is that of the others and no weight grows.
 Where a linear gives the activation, or is multiplied in, its columns are repeated and nothing is added; a
 norm takes the division and a Gather repeats; anything else gets a Gather and a Mul. See `widen` for the
 forms and `copies` for the choice of θ.
@@ -24,6 +24,7 @@ from onnxq.ir.linear import Linear, find_linear, rewrite_linear
 from onnxq.ir.precision import round_once
 from onnxq.passes.migrate.copies import Rules, choose_copies, copies_at, offsets_of, step_of
 from onnxq.passes.migrate.outliers import Product, side_by_side
+from onnxq.passes.migrate.rounding_trial import TrialBits
 from onnxq.passes.migrate.sites import Selection, Sites, names_of, sharing_obstacle
 from onnxq.passes.migrate.split_evidence import disassembly_examples
 from onnxq.passes.migrate.widen import WIDENED, Source, find_source, widen
@@ -56,7 +57,7 @@ class DisassembleChannels(Pass):
         ratio: Most channels that the threshold may add, as part of those there are (padding comes on top).
         multiple: The number of channels is rounded up to a multiple of this, by copying further channels.
         gain: How many times smaller the squared error must become to be worth it.
-        stagger: Whether copies are moved by parts of an 8-bit step, so that they round in turn; costs an Add.
+        stagger: Whether copies are moved by parts of a step, so that they round in turn; costs an Add.
         insert_nodes: Whether nodes may be inserted; without, only linears' columns are repeated.
         sites: "norm" for what norms give, "hidden" for what none gives, or "all".
         only: Names of activations or linears that may be touched, where there is no plan; all if empty.
@@ -66,6 +67,8 @@ class DisassembleChannels(Pass):
         least: Fewest input channels and fewest output columns of a linear that is an integer product.
         measured: Whether the error is measured on tokens that calibration kept, or expected from the
             channels' extremes alone.
+        weight_bits: Bits that weights will be rounded to, 2 to 16, as the error has it.
+        activation_bits: Bits that the activation will be rounded to.
     """
 
     theta: float = 0.0
@@ -80,6 +83,8 @@ class DisassembleChannels(Pass):
     plan: tuple[tuple[str, float], ...] = ()
     least: int = 16
     measured: bool = True
+    weight_bits: int = 8
+    activation_bits: int = 8
 
     name: ClassVar[str] = "disassemble-channels"
     contract: ClassVar[Contract] = Contract.REASSOCIATES
@@ -152,7 +157,8 @@ class DisassembleChannels(Pass):
         assert seen.channel is not None
         rows = seen.rows.values if self.measured and seen.rows is not None else None
         weight = side_by_side([linear.weight for linear in linears])
-        return Product(seen.channel.low, seen.channel.high, weight, rows)
+        bits = TrialBits(self.weight_bits, self.activation_bits, margin=0.0)
+        return Product(seen.channel.low, seen.channel.high, weight, rows, bits)
 
     def _counts(self, product: Product, linears: tuple[Linear, ...]) -> np.ndarray | str:
         """The copies of each channel, or why none."""

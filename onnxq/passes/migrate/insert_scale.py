@@ -80,8 +80,8 @@ class InsertScale(Pass):
         search: How the scale is found and the gain is judged: "closed" from the channels' extremes;
             "linear" or "output" by trial on the output of the linears; "token" from tokens, each of which is
             to have a range of its own.
-        weight_bits: Bits of weights in a trial.
-        activation_bits: Bits of the activation in a trial.
+        weight_bits: Bits of weights, in a trial or in closed form.
+        activation_bits: Bits of the activation.
         margin: Part by which the activation's range is widened in a trial.
         only: Names of the only activations to scale; all if there are none.
     """
@@ -205,9 +205,10 @@ class InsertScale(Pass):
             weights = [linear.weight for linear in linears]
             rows = [weight.astype(np.float64) for weight in weights]
             powers = sum(np.einsum("kn,kn->k", row, row) for row in rows)
-            scale = choose_scale(low, high, weights)
-            before = expected_error(channels.low, channels.high, ones, rows, powers)
-            return scale, before, expected_error(low, high, scale, rows, powers)
+            bits = TrialBits(self.weight_bits, self.activation_bits, margin=0.0)
+            scale = choose_scale(low, high, weights, bits)
+            before = expected_error(channels.low, channels.high, ones, rows, powers, bits)
+            return scale, before, expected_error(low, high, scale, rows, powers, bits)
         bits = TrialBits(self.weight_bits, self.activation_bits, self.margin)
         terms, _ = terms_behind(linears, label, context, "linear")
 

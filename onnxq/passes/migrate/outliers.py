@@ -1,6 +1,6 @@
 """Which channels stand out so far that the integer product does better without them.
 
-A tensor has one 8-bit step for all of its channels, Δ = (max - min) / 255, so the few channels that reach
+A tensor has one step for all of its channels, Δ = (max - min) / 255 in 8 bits, so the few channels that reach
 furthest decide the error of all. With the channels in a set S multiplied in float, the range only has to hold
 the others (their rows in the integer weight are zero, so saturation there is multiplied by zero), and the
 channels of S bring no error of their own:
@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxq.ir.channels import live_channels
-from onnxq.passes.migrate.scales import LEVELS, WEIGHT_LEVELS, expected_error
+from onnxq.passes.migrate.rounding_trial import AS_SEEN, TrialBits
+from onnxq.passes.migrate.scales import expected_error
 
 TOLERANCE = 0.05
 """How much worse than the best count a smaller one may be and still be taken."""
@@ -63,12 +64,14 @@ class Product:
         high: Greatest value of each channel [C].
         weight: The weights of all linears that read the activation, side by side, float64 [C, N].
         rows: Tokens of the activation [R, C], or None.
+        bits: How finely activation and weights will be rounded.
     """
 
     low: np.ndarray
     high: np.ndarray
     weight: np.ndarray
     rows: np.ndarray | None = None
+    bits: TrialBits = AS_SEEN
 
     @property
     def live(self) -> np.ndarray:
@@ -76,15 +79,15 @@ class Product:
         return live_channels([self.weight])
 
     def error(self, channels: np.ndarray) -> float:
-        """Squared error of the 8-bit product with `channels` left to a product in float."""
+        """Squared error of the integer product with `channels` left to a product in float."""
         rest = self.live
         rest[channels] = False
         weight = np.where(rest[:, None], self.weight, 0.0)
         low, high = np.where(rest, self.low, 0.0), np.where(rest, self.high, 0.0)
         if self.rows is not None and len(self.rows):
-            return _measured_error(self.rows[:ROWS], weight, low, high)
+            return _measured_error(self.rows[:ROWS], weight, low, high, self.bits)
         powers = np.einsum("kn,kn->k", weight, weight)
-        return expected_error(low, high, np.ones(low.shape), [weight], powers)
+        return expected_error(low, high, np.ones(low.shape), [weight], powers, self.bits)
 
 
 def side_by_side(weights: Sequence[np.ndarray]) -> np.ndarray:
@@ -129,14 +132,16 @@ def rank_channels(product: Product, count: int) -> np.ndarray:
     return np.sort(live[best]).astype(np.int64)
 
 
-def _measured_error(rows: np.ndarray, weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
-    """Mean squared error of the outputs on `rows`, activations and weights rounded to 8 bits."""
+def _measured_error(
+    rows: np.ndarray, weight: np.ndarray, low: np.ndarray, high: np.ndarray, bits: TrialBits
+) -> float:
+    """Mean squared error of the outputs on `rows`, activations and weights rounded."""
     floor, top = min(float(low.min(initial=0.0)), 0.0), max(float(high.max(initial=0.0)), 0.0)
-    step = (top - floor) / LEVELS or 1.0
-    zero = np.rint(-floor / step)
+    step = (top - floor) * (1 + bits.margin) / bits.levels or 1.0
+    zero = np.rint(-floor * (1 + bits.margin) / step)
     exact = rows.astype(np.float32)
-    rounded = ((np.clip(np.rint(exact / step) + zero, 0, LEVELS) - zero) * step).astype(np.float32)
-    steps = np.abs(weight).max(axis=0, initial=0.0) / WEIGHT_LEVELS
+    rounded = ((np.clip(np.rint(exact / step) + zero, 0, bits.levels) - zero) * step).astype(np.float32)
+    steps = np.abs(weight).max(axis=0, initial=0.0) / bits.weight_levels
     steps[steps == 0] = 1.0
     codes = np.rint(weight / steps) * steps
     # Dead channels saturate in `rounded`, and their rows of zeros forgive it.

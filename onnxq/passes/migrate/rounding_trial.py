@@ -27,11 +27,25 @@ class TrialBits:
     activation: int = 8
     margin: float = 0.1
 
+    @property
+    def levels(self) -> int:
+        """Steps from one end of an activation's range to the other."""
+        return (1 << self.activation) - 1
+
+    @property
+    def weight_levels(self) -> int:
+        """Steps from zero to the greatest number of a column."""
+        return (1 << (self.weight - 1)) - 1
+
+
+AS_SEEN = TrialBits(margin=0.0)
+"""8 bits, and ranges no wider than the data."""
+
 
 def round_activation(values: np.ndarray, low: float, high: float, bits: int) -> np.ndarray:
     """`values` of any shape, clipped to [low, high] and rounded to the `2**bits` points of that range."""
     low, high = min(low, 0.0), max(high, 0.0)
-    levels = 2**bits - 1
+    levels = (1 << bits) - 1
     step = np.float32(max((high - low) / levels, _LEAST_STEP))
     zero = np.float32(np.rint(-low / float(step)))
     codes: np.ndarray = np.rint(values / step)

@@ -1,6 +1,6 @@
 """Which scale to move: where the rounding of activations and the rounding of weights cost the least together.
 
-A linear y = x W with x in 8 bits per tensor (step Δ) and W in 8 bits per column (steps δ_n) errs by rounding
+A linear y = x W with x rounded per tensor (step Δ) and W per column (steps δ_n), to 8 bits or fewer, errs by
 noise of variance Δ²/12 in each x_j and δ_n²/12 in each W_jn. With channel j divided by s_j and its row
 multiplied by s_j, the expected squared error of y, summed over columns, is
 
@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxq.passes.migrate.rounding_trial import AS_SEEN, TrialBits
+
 CANDIDATES = 48
 WORTH_MOVING = 1.02
 """How many times smaller the error must become. The optimum is flat: a second search, whose thresholds lie
@@ -25,17 +27,18 @@ ENERGY_OF_RANGE = 1 / 16
 """Energy of a channel as part of its squared half range: a Gaussian whose extremes lie at four sigmas."""
 
 _COLUMNS = 4096
-LEVELS = 255.0
-WEIGHT_LEVELS = 127.0
 
 
-def choose_scale(low: np.ndarray, high: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
+def choose_scale(
+    low: np.ndarray, high: np.ndarray, weights: Sequence[np.ndarray], bits: TrialBits = AS_SEEN
+) -> np.ndarray:
     """The scale [C], each element at least 1, that minimises the expected error of the linears.
 
     Args:
         low: Least value of each channel [C], after the shift that is to be applied.
         high: Greatest value of each channel [C].
         weights: The weights [C, N] of all linears that read the tensor.
+        bits: How finely both will be rounded.
 
     Returns:
         float64 [C]; all ones if no threshold is worth it against leaving the tensor alone. 1 for channels
@@ -56,15 +59,20 @@ def choose_scale(low: np.ndarray, high: np.ndarray, weights: Sequence[np.ndarray
         scale = np.maximum(reach / threshold, 1.0)
         # max over j of |W_jn| max(c_j / t, 1): the weights need no second look.
         steps = np.maximum(lifted / threshold, heights)
-        error = _error(low, high, scale, float(np.square(steps).sum()), powers)
+        error = _error(low, high, scale, float(np.square(steps).sum()), powers, bits)
         if error < best_error * (1 - 1e-9):
             best, best_error = scale, error
-    untouched = _error(low, high, np.ones(reach.shape), float(np.square(heights).sum()), powers)
+    untouched = _error(low, high, np.ones(reach.shape), float(np.square(heights).sum()), powers, bits)
     return best if untouched >= WORTH_MOVING * best_error else np.ones(reach.shape)
 
 
 def expected_error(
-    low: np.ndarray, high: np.ndarray, scale: np.ndarray, weights: Sequence[np.ndarray], powers: np.ndarray
+    low: np.ndarray,
+    high: np.ndarray,
+    scale: np.ndarray,
+    weights: Sequence[np.ndarray],
+    powers: np.ndarray,
+    bits: TrialBits = AS_SEEN,
 ) -> float:
     """E(s) of this module's docstring, with the energies e_j taken from the channels' reach.
 
@@ -74,17 +82,21 @@ def expected_error(
         scale: [C].
         weights: [C, N] each.
         powers: Σ_n W_jn² over all weights, [C].
+        bits: How finely both will be rounded.
     """
     low, high = np.where(powers > 0, low, 0.0), np.where(powers > 0, high, 0.0)
-    return _error(low, high, scale, float(np.square(_column_data(weights, scale)[1]).sum()), powers)
+    return _error(low, high, scale, float(np.square(_column_data(weights, scale)[1]).sum()), powers, bits)
 
 
-def _error(low: np.ndarray, high: np.ndarray, scale: np.ndarray, steps: float, powers: np.ndarray) -> float:
+def _error(
+    low: np.ndarray, high: np.ndarray, scale: np.ndarray, steps: float, powers: np.ndarray, bits: TrialBits
+) -> float:
     """E(s), given the sum over columns of the squared greatest number of the scaled weights."""
     span = max(float((high / scale).max()), 0.0) - min(float((low / scale).min()), 0.0)
     energy = ENERGY_OF_RANGE * np.maximum(np.abs(low), np.abs(high)) ** 2
-    activations = (span / LEVELS) ** 2 / 12 * float((scale**2 * powers).sum())
-    return activations + steps / WEIGHT_LEVELS**2 / 12 * float((energy / scale**2).sum())
+    step = span * (1 + bits.margin) / bits.levels
+    activations = step**2 / 12 * float((scale**2 * powers).sum())
+    return activations + steps / bits.weight_levels**2 / 12 * float((energy / scale**2).sum())
 
 
 def _column_data(weights: Sequence[np.ndarray], factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

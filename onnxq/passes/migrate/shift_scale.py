@@ -52,8 +52,8 @@ class ShiftScale(Pass):
         search: How the scale is found: "closed" from the channels' extremes, "linear" by trial on the
             output of the linears, "output" by trial on that of the block they are in, "token" from tokens,
             each of which is to have a range of its own.
-        weight_bits: Bits of weights in a trial.
-        activation_bits: Bits of the activation in a trial.
+        weight_bits: Bits of weights, in a trial or in closed form.
+        activation_bits: Bits of the activation.
         margin: Part by which the activation's range is widened in a trial.
         keep_tied: Whether a norm is left alone if it would part the weight of one of its readers from an
             embedding that reads the same table.
@@ -140,7 +140,8 @@ class ShiftScale(Pass):
         if not self.scale:
             return np.ones(shift.shape), ""
         if self.search == "closed":
-            return choose_scale(channels.low - shift, channels.high - shift, plan.weights), ""
+            bits = TrialBits(self.weight_bits, self.activation_bits, margin=0.0)
+            return choose_scale(channels.low - shift, channels.high - shift, plan.weights, bits), ""
         label = str(plan.norm.output.name)
         if self.search == "token":
             objective = TokenObjective(rows_of(label, context) - shift, plan.weights)

@@ -35,6 +35,7 @@ from onnxq.passes.migrate.narrow import (
     is_split,
 )
 from onnxq.passes.migrate.outliers import Choice, Product, choose_channels, rank_channels, side_by_side
+from onnxq.passes.migrate.rounding_trial import TrialBits
 from onnxq.passes.migrate.sites import Selection, Sites, sharing_obstacle
 from onnxq.passes.migrate.split_evidence import split_examples
 from onnxq.statistics import Statistic, TensorStatistics
@@ -83,6 +84,8 @@ class SplitChannels(Pass):
         least: Fewest input channels and fewest output columns of a linear that is an integer product.
         measured: Whether the error is measured on tokens that calibration kept, or expected from the
             channels' extremes alone.
+        weight_bits: Bits that weights will be rounded to, 2 to 16, as the error has it.
+        activation_bits: Bits that the activation will be rounded to.
     """
 
     form: Form = "gather"
@@ -95,6 +98,8 @@ class SplitChannels(Pass):
     plan: Planned = ()
     least: int = 16
     measured: bool = True
+    weight_bits: int = 8
+    activation_bits: int = 8
 
     name: ClassVar[str] = "split-channels"
     contract: ClassVar[Contract] = Contract.REASSOCIATES
@@ -157,7 +162,7 @@ class SplitChannels(Pass):
         known = seen is not None and seen.channel is not None and seen.channel.low.size == linears[0].channels
         if not known and (linears[0].dtype == np.float16 or not isinstance(planned, tuple)):
             return "calibration has no statistics of it"
-        product = _product(linears, seen, self.measured)
+        product = self._product(linears, seen)
         if isinstance(planned, tuple):
             wrong = [channel for channel in planned if not 0 <= channel < linears[0].channels]
             if wrong or not planned:
@@ -171,6 +176,15 @@ class SplitChannels(Pass):
                 return reason
             channels = choice.channels
         return _overflow(linears, product, channels) or channels
+
+    def _product(self, linears: tuple[Linear, ...], seen: TensorStatistics | None) -> Product:
+        weight = side_by_side([linear.weight for linear in linears])
+        bits = TrialBits(self.weight_bits, self.activation_bits, margin=0.0)
+        if seen is None or seen.channel is None:
+            nothing = np.zeros(linears[0].channels)
+            return Product(nothing, nothing, weight, bits=bits)
+        rows = seen.rows.values if self.measured and seen.rows is not None else None
+        return Product(seen.channel.low, seen.channel.high, weight, rows, bits)
 
     def _planned(self, linears: tuple[Linear, ...]) -> int | tuple[int, ...]:
         """What the plan says, or else the number of channels that all have in common."""
@@ -192,15 +206,6 @@ class SplitChannels(Pass):
 def _obstacle(linears: tuple[Linear, ...]) -> str:
     split = any(is_split(linear) for linear in linears)
     return sharing_obstacle(linears) or ("its channels are split already" if split else "")
-
-
-def _product(linears: tuple[Linear, ...], seen: TensorStatistics | None, measured: bool) -> Product:
-    weight = side_by_side([linear.weight for linear in linears])
-    if seen is None or seen.channel is None:
-        nothing = np.zeros(linears[0].channels)
-        return Product(nothing, nothing, weight)
-    rows = seen.rows if measured else None
-    return Product(seen.channel.low, seen.channel.high, weight, None if rows is None else rows.values)
 
 
 def _overflow(linears: tuple[Linear, ...], product: Product, channels: np.ndarray) -> str:

@@ -33,6 +33,7 @@ from onnxq.ir.precision import fits, round_once
 from onnxq.ir.walk import nodes, producer
 from onnxq.passes.group_evidence import split_examples
 from onnxq.passes.migrate.migration import is_widely_shared
+from onnxq.passes.migrate.rounding_trial import TrialBits
 from onnxq.passes.migrate.scales import expected_error
 from onnxq.statistics import ChannelExtremes, Statistic
 
@@ -70,6 +71,8 @@ class SplitGroups(Pass):
         gather: Whether a Gather may order a tensor's channels by range before they are divided.
         least: Fewest channels of a group that will be an integer product, and fewest columns of a linear.
         skip: Names of linears that stay whole; one without a name goes by that of its product.
+        weight_bits: Bits that weights will be rounded to, 2 to 16, as the error has it.
+        activation_bits: Bits that the tensor will be rounded to.
     """
 
     groups: int = 0
@@ -78,6 +81,8 @@ class SplitGroups(Pass):
     gather: bool = False
     least: int = 16
     skip: tuple[str, ...] = ()
+    weight_bits: int = 8
+    activation_bits: int = 8
 
     name: ClassVar[str] = "split-groups"
     contract: ClassVar[Contract] = Contract.REASSOCIATES
@@ -178,13 +183,13 @@ class SplitGroups(Pass):
         self, low: np.ndarray, high: np.ndarray, rows: Sequence[np.ndarray], sizes: Sequence[int]
     ) -> float:
         """Expected squared error of all products, each group with its own range; narrow groups have none."""
-        total = 0.0
+        total, bits = 0.0, TrialBits(self.weight_bits, self.activation_bits, margin=0.0)
         for start, stop in pairwise((0, *accumulate(sizes))):
             if stop - start >= self.least:
                 part = [weight[start:stop] for weight in rows]
-                powers = sum(np.einsum("kn,kn->k", weight, weight) for weight in part)
+                powers = np.asarray(sum(np.einsum("kn,kn->k", weight, weight) for weight in part))
                 ones = np.ones(stop - start)
-                total += expected_error(low[start:stop], high[start:stop], ones, part, np.asarray(powers))
+                total += expected_error(low[start:stop], high[start:stop], ones, part, powers, bits)
         return total
 
     @classmethod

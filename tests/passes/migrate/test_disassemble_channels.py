@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from onnxq.passes.migrate.copies import Rules, choose_copies, copies_at, copying_error, offsets_of, step_of
 from onnxq.passes.migrate.disassemble_channels import DisassembleChannels
 from onnxq.passes.migrate.outliers import Product
+from onnxq.passes.migrate.rounding_trial import AS_SEEN, TrialBits
 from onnxq.passes.migrate.split_channels import SplitChannels
 from onnxq.passes.quantize.ranges import params_for
 from onnxq.passes.quantize.weights import quantize_weight
@@ -152,24 +155,25 @@ def test_options_survive_being_written_down() -> None:
     assert parse_pass(format_pass(a_pass)) == a_pass
 
 
-def product_of(seed: int = 0, towers: int = 2) -> Product:
+def product_of(seed: int = 0, towers: int = 2, bits: TrialBits = AS_SEEN) -> Product:
     random = np.random.default_rng(seed)
     rows = random.normal(size=(300, 48)).astype(np.float32)
     rows[:, :towers] *= 25
     low, high = rows.min(axis=0).astype(float), rows.max(axis=0).astype(float)
-    return Product(low, high, random.normal(size=(48, 24)), rows)
+    return Product(low, high, random.normal(size=(48, 24)), rows, bits)
 
 
 @pytest.mark.parametrize("stagger", [False, True])
 @pytest.mark.parametrize("theta", [4.0, 10.0, 40.0])
-def test_the_error_is_that_of_the_integer_product(theta: float, stagger: bool) -> None:
-    product = product_of()
+@pytest.mark.parametrize("bits", [AS_SEEN, TrialBits(6, 6, 0.0), TrialBits(8, 4, 0.0)], ids=str)
+def test_the_error_is_that_of_the_integer_product(bits: TrialBits, theta: float, stagger: bool) -> None:
+    product = product_of(bits=bits)
     counts = copies_at(product, theta, Rules())
     index = np.repeat(np.arange(48), counts)
     wide = product.rows / counts
-    grid = params_for(float(wide.min()), float(wide.max()))
+    grid = params_for(float(wide.min()), float(wide.max()), bits.activation)
     offsets = offsets_of(counts, step_of(product, counts)) if stagger else np.zeros(len(index))
-    rounded = quantize_weight(product.weight[index]).values
+    rounded = quantize_weight(product.weight[index], bits.weight).values
     given = grid.apply(wide[:, index] + offsets.astype(np.float32))
     errors = given @ rounded - offsets @ rounded - product.rows @ product.weight
     expected = (errors[:256] ** 2).sum(axis=1).mean()
@@ -214,3 +218,18 @@ def test_tokens_decide_where_there_are_any() -> None:
     held = apply_pass(model, DisassembleChannels(), Statistics({"n": known}))
     assert "times only" in reasons(held)
     assert ops_of(held.model) == ["Tanh", "MatMul"]
+
+
+@pytest.mark.parametrize("a_pass", [DisassembleChannels(), SplitChannels()], ids=lambda each: each.name)
+def test_bits_decide_whether_anything_is_worth_it(a_pass) -> None:
+    """Three bits of a weight err more than a wide range of eight does."""
+    random = np.random.default_rng(2)
+    rows = random.normal(size=(300, 48)).astype(np.float32)
+    rows[:, 5] *= 8
+    weight = random.normal(size=(48, 24))
+    weight[5] /= 8
+    model = model_of("g (double[N,48] x) => (double[N,24] y) { n = Tanh(x) y = MatMul(n, w) }", w=weight)
+    known = Statistics({"n": TensorStatistics.of(rows)})
+    for weight_bits, activation_bits in ((8, 8), (8, 4), (3, 8)):
+        given = replace(a_pass, weight_bits=weight_bits, activation_bits=activation_bits)
+        assert apply_pass(model, given, known).modified == (weight_bits == 8)

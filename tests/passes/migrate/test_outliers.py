@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxq.passes.migrate.outliers import Product, choose_channels, counts_up_to, rank_channels
+from onnxq.passes.migrate.rounding_trial import AS_SEEN, TrialBits
 from onnxq.passes.quantize.ranges import params_for
 from onnxq.passes.quantize.weights import quantize_weight
 
@@ -57,17 +58,19 @@ def test_the_count_is_the_least_that_is_nearly_best(product: Product, limit: int
     assert all(error > 1.05 * min(errors) for error in errors[:taken])
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_error_on_tokens_is_that_of_the_integer_product(seed: int) -> None:
+@pytest.mark.parametrize("bits", [AS_SEEN, TrialBits(4, 8, 0.0), TrialBits(6, 4, 0.2)], ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_error_on_tokens_is_that_of_the_integer_product(seed: int, bits: TrialBits) -> None:
     random = np.random.default_rng(seed)
     rows = random.normal(size=(200, 12)).astype(np.float32)
     rows[:, 5] *= 30
     weight = random.normal(size=(12, 8))
-    product = Product(rows.min(axis=0).astype(float), rows.max(axis=0).astype(float), weight, rows)
+    product = Product(rows.min(axis=0).astype(float), rows.max(axis=0).astype(float), weight, rows, bits)
     for channels in ([], [5], [2, 5]):
         rest = np.delete(np.arange(12), channels)
-        grid = params_for(float(rows[:, rest].min()), float(rows[:, rest].max()))
-        rounded = grid.apply(rows[:, rest]) @ quantize_weight(weight[rest]).values
+        ends = (float(end) * (1 + bits.margin) for end in (rows[:, rest].min(), rows[:, rest].max()))
+        grid = params_for(*ends, bits.activation)
+        rounded = grid.apply(rows[:, rest]) @ quantize_weight(weight[rest], bits.weight).values
         expected = ((rounded - rows[:, rest] @ weight[rest]) ** 2).sum(axis=1).mean()
         assert product.error(np.array(channels, int)) == pytest.approx(expected, rel=1e-3)
 
@@ -82,3 +85,18 @@ def test_one_towering_channel_leaves_and_makes_the_product_far_better() -> None:
         choice = choose_channels(Product(low, high, weight, tokens), 8)
         assert 7 in choice.channels
         assert choice.gain > 50
+
+
+@pytest.mark.parametrize("measured", [False, True])
+@pytest.mark.parametrize(("weight", "activation", "worth"), [(8, 8, True), (8, 4, True), (3, 8, False)])
+def test_bits_decide_what_leaving_is_worth(weight: int, activation: int, worth: bool, measured: bool) -> None:
+    """Coarse weights err by themselves, whatever the range of the activation."""
+    random = np.random.default_rng(4)
+    rows = random.normal(size=(300, 64)).astype(np.float32)
+    rows[:, 7] *= 4
+    weights = random.normal(size=(64, 32))
+    weights[7] /= 4  # it matters no more than the others: only the range makes it odd
+    low, high = rows.min(axis=0).astype(float), rows.max(axis=0).astype(float)
+    bits = TrialBits(weight, activation, 0.0)
+    choice = choose_channels(Product(low, high, weights, rows if measured else None, bits), 8)
+    assert (choice.gain > 2) == worth

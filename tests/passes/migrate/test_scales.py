@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxq.passes.migrate.rounding_trial import AS_SEEN, TrialBits
 from onnxq.passes.migrate.scales import choose_scale, expected_error
 from onnxq.passes.quantize.ranges import params_for
 from onnxq.passes.quantize.weights import quantize_weight
@@ -17,11 +18,12 @@ def error_of(low: np.ndarray, high: np.ndarray, scale: np.ndarray, weights: list
     return expected_error(low, high, scale, weights, powers)
 
 
-def rounded_error(x: np.ndarray, weight: np.ndarray, scale: np.ndarray) -> float:
-    """What 8 bits really cost: activations per tensor, weights per column."""
+def rounded_error(x: np.ndarray, weight: np.ndarray, scale: np.ndarray, bits: TrialBits = AS_SEEN) -> float:
+    """What rounding really costs: activations per tensor, weights per column."""
     scaled, rows = x / scale, weight * scale[:, None]
-    grid = params_for(float(scaled.min()), float(scaled.max()))
-    return float(((grid.apply(scaled) @ quantize_weight(rows).values - x @ weight) ** 2).mean())
+    grid = params_for(float(scaled.min()), float(scaled.max()), bits.activation)
+    codes = quantize_weight(rows, bits.weight).values
+    return float(((grid.apply(scaled) @ codes - x @ weight) ** 2).mean())
 
 
 @st.composite
@@ -61,18 +63,20 @@ def test_a_towering_channel_is_brought_down_and_the_others_are_left_alone() -> N
     assert error_of(low, high, scale, [weight]) < error_of(low, high, np.ones(64), [weight]) / 10
 
 
-def test_the_expected_error_foretells_the_real_one() -> None:
+@pytest.mark.parametrize(("weights", "activations", "gain"), [(8, 8, 4), (6, 6, 4), (8, 5, 2.5), (5, 8, 1)])
+def test_the_expected_error_foretells_the_real_one(weights: int, activations: int, gain: float) -> None:
+    bits = TrialBits(weights, activations, 0.0)
     random = np.random.default_rng(1)
     spread = np.where(np.arange(48) % 16 == 0, 40.0, 1.0)
     x = random.normal(size=(2000, 48)) * spread
     weight = random.normal(size=(48, 24))
-    scale = choose_scale(x.min(axis=0), x.max(axis=0), [weight])
-    before, after = rounded_error(x, weight, np.ones(48)), rounded_error(x, weight, scale)
-    assert after < before / 4
+    scale = choose_scale(x.min(axis=0), x.max(axis=0), [weight], bits)
+    before, after = rounded_error(x, weight, np.ones(48), bits), rounded_error(x, weight, scale, bits)
+    assert after < before / gain
     # And the threshold found is not far from the best of all thresholds, measured.
     reach = np.abs(x).max(axis=0)
     measured = [
-        rounded_error(x, weight, np.maximum(reach / threshold, 1))
+        rounded_error(x, weight, np.maximum(reach / threshold, 1), bits)
         for threshold in np.geomspace(reach.max(), reach.min() / 4, 60)
     ]
     assert after < 1.5 * min(measured)

@@ -170,3 +170,21 @@ def test_real_exports(name, opset):
     assert judged(before, result.model).verdict is Verdict.EQUAL
     made = made_by(result.model, a_pass)
     assert made.count("MatMul") == 2 * made.count("Sum")
+
+
+@pytest.mark.parametrize(("weight_bits", "activation_bits"), [(8, 4), (3, 8)])
+def test_bits_decide_whether_a_group_is_worth_it(weight_bits, activation_bits):
+    """Three bits of a weight err more than a wide range of eight does: told before, and so when run."""
+    x = np.random.default_rng(0).normal(size=(64, K)).astype(np.float32)
+    x[:, -3:] *= 6
+    model, rounding = two_readers(), QuantizeLinears(weight_bits=weight_bits, activation_bits=activation_bits)
+    exact = outputs_of(model, {"x": x})["y"]
+
+    def error(*passes) -> float:
+        after = run(model, [*passes, rounding], gather=gather_on(x), verify="never").model
+        return float(np.square(outputs_of(after, {"x": x})["y"] - exact).mean())
+
+    a_pass = SplitGroups(weight_bits=weight_bits, activation_bits=activation_bits, gain=2.0)
+    split_at_all = apply_pass(model, a_pass, Statistics({"x": TensorStatistics.of(x)})).modified
+    assert split_at_all == (activation_bits == 4)
+    assert (error() > 2.0 * error(SplitGroups(sizes=(K - 3, 3)))) == split_at_all
