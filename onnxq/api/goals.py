@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import onnx_ir as ir
@@ -12,11 +14,15 @@ from onnxq.api.records import weight_bytes
 from onnxq.api.speed import Venue, speed_goal
 from onnxq.api.stage import Stage
 from onnxq.api.steering import Standing
+from onnxq.planning.layer_plan import LayerPlan
+from onnxq.planning.options import BLOCK, Option
 from onnxq.recipe import OptimizeSettings
 from onnxq.report import figures
 from onnxq.report.measures import Fidelity, Goal, Timing
+from onnxq.targets import Target
 from onnxq.verify import Comparison
 
+_FASTER = "`--weights int4` reads half the bytes, which is faster where a run has few rows, as in decoding."
 _QUICK = (2, 0.5)
 """Processes for each model, and seconds in each, to see which way to go along the front."""
 
@@ -79,20 +85,32 @@ def drop_of(before: float, after: float) -> float:
     return (before - after) / abs(before) if before else before - after
 
 
-def judge_goals(
-    settings: OptimizeSettings,
-    fidelity: Sequence[Fidelity],
-    timings: Sequence[Timing],
-    venue: Venue,
-    scores: tuple[float, float] | None,
-    size: int,
-) -> tuple[Goal, ...]:
+@dataclass(frozen=True)
+class Reached:
+    """What came out, as far as goals are about it.
+
+    Attributes:
+        fidelity: Of each output.
+        timings: Of the original and of the result, at each shape.
+        scores: What the user's function says of both; None without one.
+        size: Bytes of the weights.
+        four: About what they would come to in 4 bits; None where that is no choice.
+    """
+
+    fidelity: Sequence[Fidelity]
+    timings: Sequence[Timing]
+    scores: tuple[float, float] | None
+    size: int
+    four: int | None = None
+
+
+def judge_goals(settings: OptimizeSettings, reached: Reached, venue: Venue) -> tuple[Goal, ...]:
     """Every goal, asked for or implied: what is slower than the original where it is to run is no result."""
     goals = (
-        speed_goal(settings, timings, venue),
-        _fidelity_goal(settings, fidelity),
-        _score_goal(settings, scores),
-        _size_goal(settings, size),
+        speed_goal(settings, reached.timings, venue, _FASTER if reached.four is not None else ""),
+        _fidelity_goal(settings, reached.fidelity),
+        _score_goal(settings, reached.scores),
+        _size_goal(settings, reached.size, reached.four),
     )
     return tuple(goal for goal in goals if goal is not None)
 
@@ -114,8 +132,37 @@ def _score_goal(settings: OptimizeSettings, scores: tuple[float, float] | None) 
     return Goal(asked, f"{before:.4g} to {after:.4g} ({drop:+.2%} dropped)", drop <= settings.max_drop)
 
 
-def _size_goal(settings: OptimizeSettings, size: int) -> Goal | None:
+def _size_goal(settings: OptimizeSettings, size: int, four: int | None) -> Goal | None:
     if settings.max_size is None:
         return None
     asked = f"weights of at most {figures.size(settings.max_size)}"
-    return Goal(asked, figures.size(size), size <= settings.max_size)
+    if size <= settings.max_size:
+        return Goal(asked, figures.size(size), True)
+    way_out = ""
+    if four is not None and four < size:
+        end = ", which is too large as well." if four > settings.max_size else "."
+        way_out = f"`--weights int4` comes to about {figures.size(four)} of weights{end}"
+    return Goal(asked, figures.size(size), False, way_out)
+
+
+def size_in_four_bits(
+    settings: OptimizeSettings, target: Target, plans: Sequence[LayerPlan], size: int
+) -> int | None:
+    """About what weights of `size` bytes would come to with `--weights int4`; None where that is no choice.
+
+    Args:
+        settings: What was asked for.
+        target: The processor.
+        plans: What was decided for each linear.
+        size: Bytes of all weights as decided.
+    """
+    decided = [plan for plan in plans if plan.considered]
+    if not decided or settings.weights == "int4" or settings.format == "qdq" or 4 not in target.block_bits:
+        return None
+    four = Option("int4 blocks")
+    saved = sum(
+        plan.option.size(plan.channels, [plan.columns])
+        - four.size(math.ceil(plan.channels / BLOCK) * BLOCK, [plan.columns])
+        for plan in decided
+    )
+    return round(size - saved)

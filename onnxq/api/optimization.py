@@ -14,7 +14,7 @@ from onnxq.api.advice import next_steps
 from onnxq.api.attempts import Attempts, Outcome
 from onnxq.api.checkpoints import Checkpoints
 from onnxq.api.evaluate import Pace, score_with, time_pairs
-from onnxq.api.goals import judge_goals
+from onnxq.api.goals import Reached, judge_goals, size_in_four_bits
 from onnxq.api.layers import channel_pictures, front_rows, layer_rows
 from onnxq.api.opening import Opening, write_opening
 from onnxq.api.speed import Venue
@@ -202,6 +202,9 @@ def _report(
         scores = score(stage.model), score(outcome.model)
     fidelity = records.fidelity_rows(outcome.fidelity)
     plans = () if outcome.plan is None else outcome.plan.layers
+    size = records.weight_bytes(outcome.model)
+    four = size_in_four_bits(settings, venue.target, plans, size)
+    reached = Reached(fidelity, timings, scores, size, four)
     name = records.name_of(stage.given, stage.model)
     return Report(
         before=records.model_record(stage.model, name),
@@ -216,7 +219,7 @@ def _report(
         front=front_rows(outcome.plan),
         passes=tuple(row for passes, result in outcome.runs for row in records.pass_rows(passes, result)),
         journal=records.journal_rows(change for _, result in outcome.runs for change in result.journal),
-        goals=judge_goals(settings, fidelity, timings, venue, scores, records.weight_bytes(outcome.model)),
+        goals=judge_goals(settings, reached, venue),
         hints=next_steps(stage, plans, venue, settings, outcome.model, timings),
         channels=channel_pictures(stage.model, outcome.exact, plans, before, after),
         recipe=format_recipe(replace(settings, target=venue.target.name, costs=asdict(venue.target.costs))),

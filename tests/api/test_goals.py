@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,6 +20,8 @@ from onnxq.errors import UsageProblem
 from onnxq.recipe import DataSettings, OptimizeSettings
 from onnxq.verify import compare
 from tests.api import models
+
+QUICK = {"effort": "fast", "threads": 1, "target": "x86-vnni", "verify": "never"}
 
 
 def stage() -> Stage:
@@ -68,6 +74,47 @@ def test_a_size_that_is_missed_is_reported() -> None:
     chosen = [row.chosen for row in result.report.front]
     assert sum(chosen) == 1
     assert chosen[0], "the cheapest plan is the last that was tried"
+
+
+@functools.cache
+def weights_of(weights: str, **given: Any) -> int:
+    settings = OptimizeSettings(**(QUICK | {"weights": weights} | given))
+    return weight_bytes(optimize(models.digits(), onnxq.demo.load_calibration(), settings=settings).model)
+
+
+def way_out(**given: Any) -> str:
+    """What the report says of the one goal that was missed."""
+    settings = OptimizeSettings(**(QUICK | given))
+    report = optimize(models.digits(), onnxq.demo.load_calibration(), settings=settings).report
+    (missed,) = (goal for goal in report.goals if not goal.met)
+    return missed.way_out
+
+
+def test_a_size_that_only_four_bits_reach_names_them_and_about_what_they_come_to() -> None:
+    eight, four = weights_of("int8"), weights_of("int4")
+    assert four < eight, "else nothing is shown"
+    told = way_out(max_size=(four + eight) // 2)
+    found = re.fullmatch(r"`--weights int4` comes to about ([\d.]+) kB of weights\.", told)
+    assert found, told
+    assert float(found[1]) * 1000 == pytest.approx(four, rel=0.1)
+
+
+def test_a_size_that_four_bits_miss_too_is_told_as_that() -> None:
+    assert "--weights int4" in way_out(max_size=1000)
+    assert way_out(max_size=1000).endswith("which is too large as well.")
+
+
+def test_a_speed_that_is_missed_names_four_bits_and_where_they_are_faster() -> None:
+    assert way_out(min_speedup=50.0).startswith("`--weights int4` reads half the bytes")
+    assert "few rows" in way_out(min_speedup=50.0)
+
+
+@pytest.mark.parametrize(
+    "given", [{"weights": "int4"}, {"format": "qdq"}, {"target": "qdq"}, {"passes": ("quantize-linears",)}]
+)
+def test_four_bits_are_not_named_where_they_are_there_already_or_cannot_be(given: dict[str, Any]) -> None:
+    assert way_out(max_size=1000, **given) == ""
+    assert way_out(min_speedup=50.0, **given) == ""
 
 
 def test_costs_of_a_recipe_go_before_those_measured_and_wrong_ones_are_named() -> None:
