@@ -37,6 +37,8 @@ class Optimized:
             recipe="version = 1\n",
         )
 
+        self.opening = types.SimpleNamespace(options={})
+
     def save(self, path: Path) -> None:
         path.write_bytes(b"rewritten")
 
