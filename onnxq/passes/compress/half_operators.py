@@ -56,8 +56,6 @@ def can_be_half(node: ir.Node, opset: int) -> bool:
 
 def float_inputs(node: ir.Node) -> Iterator[int]:
     """Places of the inputs that are float32 and become float16."""
-    for place, value in enumerate(node.inputs):
+    for place, value in enumerate(node.inputs[:1] if node.op_type in _ONLY_FIRST else node.inputs):
         if value is not None and value.dtype == ir.DataType.FLOAT:
             yield place
-            if node.op_type in _ONLY_FIRST:
-                return

@@ -126,3 +126,20 @@ def test_integers_pass_by() -> None:
     }
     sizes = outputs_of(after, {"x": X})["y"]
     assert np.allclose(sizes, X * 14, rtol=2e-3)
+
+
+def test_a_resize_keeps_its_scales_in_float32() -> None:
+    """However often it is looked at."""
+    feeds = {"x": DRAW.normal(size=(1, 2, 3, 3)).astype(np.float32)}
+    _, after = halved(
+        'a = Relu(x)  b = Resize<mode = "nearest">(a, , scales)  y = Relu(b)',
+        feeds,
+        ports="(float[1,2,3,3] x) => (float[1,2,6,6] y)",
+        scales=np.array([1, 1, 2, 2], np.float32),
+    )
+    check(after)
+    (resize,) = (node for node in after.graph if node.op_type == "Resize")
+    assert resize.inputs[0] is not None
+    assert resize.inputs[2] is not None
+    assert (resize.inputs[0].dtype, resize.inputs[2].dtype) == (ir.DataType.FLOAT16, ir.DataType.FLOAT)
+    assert outputs_of(after, feeds)["y"].shape == (1, 2, 6, 6)
