@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +12,16 @@ import pytest
 
 from onnxq import api
 from onnxq.api import bench_records
+from onnxq.api.opening import Opening, write_opening
 from onnxq.errors import UsageProblem
 from onnxq.files import read_parts, save
 from onnxq.recipe import BenchSettings
 from onnxq.report.outline import outline
 from onnxq.runtime import Latency, Profile
 from onnxq.runtime.profiling import NodeTime
+from onnxq.targets.opening import ARM_BFLOAT16
 from tests.api import models
+from tests.runtime.loopback import serving
 
 QUICK = {"threads": 1, "rounds": 3, "seconds": 0.02}
 
@@ -110,6 +116,33 @@ def test_wrong_shapes_are_refused_before_anything_is_timed(
 def test_a_command_that_is_none(paths: list[Path]) -> None:
     with pytest.raises(UsageProblem, match="is no command"):
         api.bench(paths, BenchSettings(host="edge", ssh="ssh 'unclosed"))
+
+
+@pytest.mark.usefixtures("really")
+def test_models_are_timed_on_another_machine_and_nothing_stays_there(
+    paths: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    stages = []
+    write_opening(Opening("cpu", ARM_BFLOAT16), paths[1])
+    with serving(tmp_path_factory.mktemp("ssh")) as server:
+        there = {"host": server.host, "host_python": sys.executable, "ssh": shlex.join(server.ssh)}
+        found = api.bench(
+            paths,
+            BenchSettings(ops=True, shapes={"x": (2, 16)}, **there, **QUICK),  # type: ignore[arg-type]
+            progress=lambda stage, *_: stages.append(stage),
+        )
+        assert not list(server.scratch.iterdir())
+    assert found.host == server.host
+    assert found.machine.python == platform.python_version()
+    assert [(row.model, row.shape) for row in found.timings] == [(path.name, "x=2x16") for path in paths]
+    assert all(len(row.medians_ms) == 3 and row.runs >= 15 for row in found.timings)
+    assert {row.model for row in found.operators} == {path.name for path in paths}
+    assert [row.size_bytes for row in found.memory] == [read_parts(path).size_bytes for path in paths]
+    assert any(
+        hint.startswith(f"{paths[1].name} was opened as its session file says") for hint in found.hints
+    )
+    assert list(dict.fromkeys(stages))[:2] == [f"logging in to {server.host}", stages[1]]
+    assert stages[1].startswith("copying to ")
 
 
 # hints
