@@ -23,6 +23,8 @@ from onnxq.passes.migrate.outliers import ROWS, TOLERANCE, Product
 from onnxq.passes.migrate.scales import ENERGY_OF_RANGE
 
 CANDIDATES = 48
+ROUNDS = 16
+"""In which the step of staggered copies is found: even at 2 bits a round leaves half of the error at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +89,9 @@ def copies_at(product: Product, theta: float, rules: Rules) -> np.ndarray:
     return _padded(_asked(reach, theta), reach, rules.multiple)
 
 
-def step_of(product: Product, counts: np.ndarray) -> float:
+def step_of(product: Product, counts: np.ndarray, stagger: bool = False) -> float:
     """The step of the tensor of copies, rounded as `product.bits` says."""
-    return _grid(product, counts)[0]
+    return _grid(product, counts, stagger)[0]
 
 
 def offsets_of(counts: np.ndarray, step: float) -> np.ndarray:
@@ -101,7 +103,7 @@ def copying_error(product: Product, counts: np.ndarray, stagger: bool = False) -
     """E(T) of this module's docstring, or the mean squared error on the tokens of `product`."""
     if product.rows is not None and len(product.rows):
         return _measured_error(product, counts, stagger)
-    step = step_of(product, counts)
+    step = step_of(product, counts, stagger)
     powers = np.einsum("kn,kn->k", product.weight, product.weight)
     repeats = np.ones(counts.shape) if stagger else counts.astype(np.float64) ** 2
     energy = ENERGY_OF_RANGE * _reach(product) ** 2
@@ -129,19 +131,27 @@ def _padded(counts: np.ndarray, reach: np.ndarray, multiple: int) -> np.ndarray:
     return padded
 
 
-def _grid(product: Product, counts: np.ndarray) -> tuple[float, float]:
-    """The step of the tensor of copies, and the code of zero."""
+def _grid(product: Product, counts: np.ndarray, stagger: bool) -> tuple[float, float]:
+    """The step of the tensor of copies, and the code of zero.
+
+    Staggered copies reach further by parts of the step, and a wider range has a wider step: they are found in
+    turn.
+    """
     live, bits = product.live, product.bits
-    floor = min(float((product.low / counts)[live].min(initial=0.0)), 0.0) * (1 + bits.margin)
-    top = max(float((product.high / counts)[live].max(initial=0.0)), 0.0) * (1 + bits.margin)
-    step = (top - floor) / bits.levels
+    low, high = (product.low / counts)[live], (product.high / counts)[live]
+    moved = ((counts - 1) / counts / 2)[live] if stagger else np.zeros(low.shape)
+    step = floor = 0.0
+    for _ in range(ROUNDS if stagger else 1):
+        floor = min(float((low - moved * step).min(initial=0.0)), 0.0) * (1 + bits.margin)
+        top = max(float((high + moved * step).max(initial=0.0)), 0.0) * (1 + bits.margin)
+        step = (top - floor) / bits.levels
     return step, float(np.rint(-floor / step)) if step else 0.0
 
 
 def _measured_error(product: Product, counts: np.ndarray, stagger: bool) -> float:
     """With activations and weights rounded; copies are summed before they meet their weight."""
     assert product.rows is not None
-    step, zero = _grid(product, counts)
+    step, zero = _grid(product, counts, stagger)
     grid = (step or 1.0, zero, product.bits.levels)
     exact = product.rows[:ROWS].astype(np.float64)
     single = exact / counts

@@ -57,7 +57,8 @@ class DisassembleChannels(Pass):
         ratio: Most channels that the threshold may add, as part of those there are (padding comes on top).
         multiple: The number of channels is rounded up to a multiple of this, by copying further channels.
         gain: How many times smaller the squared error must become to be worth it.
-        stagger: Whether copies are moved by parts of a step, so that they round in turn; costs an Add.
+        stagger: Whether copies are moved by parts of a step, so that they round in turn; costs an Add. The
+            step is that of a range as seen, with this margin, in codes of these bits.
         insert_nodes: Whether nodes may be inserted; without, only linears' columns are repeated.
         sites: "norm" for what norms give, "hidden" for what none gives, or "all".
         only: Names of activations or linears that may be touched, where there is no plan; all if empty.
@@ -69,6 +70,7 @@ class DisassembleChannels(Pass):
             channels' extremes alone.
         weight_bits: Bits that weights will be rounded to, 2 to 16, as the error has it.
         activation_bits: Bits that the activation will be rounded to.
+        margin: Part by which its range will be widened.
     """
 
     theta: float = 0.0
@@ -85,6 +87,7 @@ class DisassembleChannels(Pass):
     measured: bool = True
     weight_bits: int = 8
     activation_bits: int = 8
+    margin: float = 0.0
 
     name: ClassVar[str] = "disassemble-channels"
     contract: ClassVar[Contract] = Contract.REASSOCIATES
@@ -120,7 +123,7 @@ class DisassembleChannels(Pass):
         counts = self._counts(product, linears)
         if isinstance(counts, str):
             return Reject(counts, label)
-        offsets = offsets_of(counts, step_of(product, counts)) if self.stagger else None
+        offsets = offsets_of(counts, step_of(product, counts, stagger=True)) if self.stagger else None
         return Disassembly(source, linears, counts, offsets)
 
     def rewrite(self, found: Disassembly, edit: Edit) -> None:
@@ -157,7 +160,7 @@ class DisassembleChannels(Pass):
         assert seen.channel is not None
         rows = seen.rows.values if self.measured and seen.rows is not None else None
         weight = side_by_side([linear.weight for linear in linears])
-        bits = TrialBits(self.weight_bits, self.activation_bits, margin=0.0)
+        bits = TrialBits(self.weight_bits, self.activation_bits, self.margin)
         return Product(seen.channel.low, seen.channel.high, weight, rows, bits)
 
     def _counts(self, product: Product, linears: tuple[Linear, ...]) -> np.ndarray | str:
