@@ -35,7 +35,7 @@ from onnxq.runtime import (
     read_machine,
 )
 from onnxq.runtime.feeds import ports_of, shapes_for
-from onnxq.runtime.latency import SURE_ROUNDS
+from onnxq.runtime.latency import STEADY_ROUNDS
 from onnxq.targets import Target, detect, find, violations
 from onnxq.targets.costs import KernelCosts
 from onnxq.targets.measured import costs_of
@@ -187,7 +187,7 @@ def _report(
     started: float,
 ) -> Report:
     stage.progress("timing", 0, 0)
-    pace = Pace(*_ROUNDS[settings.effort], stage.threads, SURE_ROUNDS, venue.provider)
+    pace = Pace(*_ROUNDS[settings.effort], stage.threads, STEADY_ROUNDS, venue.provider)
     timed = time_pairs(stage.model, outcome.model, stage.held_out, settings.cases, pace)
     timings = tuple(
         row for shapes, latency in timed for row in records.timing_rows(latency, records.shape_label(shapes))

@@ -13,8 +13,9 @@ Verdict = Literal["", "faster", "slower", "not resolved"]
 
 FEWEST_ROUNDS = 3
 """Rounds below which no difference is called one."""
-SURE_ROUNDS = 5
-"""Rounds from which those that agree say something, however near the models' processes are."""
+STEADY_ROUNDS = 8
+"""Rounds from which one that is odd does not keep the others from telling: see `interval_of`."""
+_SURE_ROUNDS = 5
 _COVERED = 0.92
 """How sure the interval of a median ratio is at least, where there are rounds enough: 5 give 0.9375."""
 
@@ -125,7 +126,7 @@ def _enough(first: Latency, each: Latency) -> bool:
     Five of equal models agree by chance once in 16 times. Where there are fewer, no process of one model may
     be as fast as any of the other: with three rounds chance does that once in 10 times, with four in 35.
     """
-    if each.processes >= SURE_ROUNDS:
+    if each.processes >= _SURE_ROUNDS:
         return True
     ours, theirs = each.process_medians_ms, first.process_medians_ms
     return each.processes >= FEWEST_ROUNDS and (max(ours) < min(theirs) or max(theirs) < min(ours))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxq.api import optimization, optimize, speed
+from onnxq.api import evaluate, optimization, optimize, speed
 from onnxq.api.evaluate import Pace, time_pairs
 from onnxq.api.optimization import OptimizeResult
 from onnxq.calibration import open_data
@@ -20,6 +20,7 @@ from onnxq.report.measures import Goal
 from onnxq.report.outline import outline
 from onnxq.report.page import html_page
 from onnxq.runtime import PROVIDERS, Latency, Runtime, read_machine
+from onnxq.runtime.latency import STEADY_ROUNDS
 from tests.api import models
 
 SHAPES = ({"x": (1, 16)}, {"x": (8, 16)})
@@ -137,6 +138,23 @@ def test_a_speed_that_was_asked_for_goes_before_the_one_that_nobody_had_to_ask_f
     result = made(min_speedup=0.7)
     assert result.met
     assert result.report.goals == (Goal("speed at least 0.7x", "0.87x at x=1x16", True),)
+
+
+@pytest.mark.parametrize(("effort", "few"), [("fast", 2), ("balanced", 3), ("best", 5)])
+def test_every_effort_looks_again_where_it_may_be_slower(
+    effort: str, few: int, told: dict[tuple[int, ...], Latency], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told[1, 16] = UNTOLD
+    asked: list[tuple[tuple[int, ...], int]] = []
+    answer = evaluate.measure_latency
+
+    def measured(found: Any, feeds: Any = None, **given: Any) -> dict[str, Latency]:
+        asked.append((given["shapes"]["x"], given["rounds"]))
+        return answer(found, feeds, **given)
+
+    monkeypatch.setattr(evaluate, "measure_latency", measured)
+    made(effort=effort)
+    assert asked == [((1, 16), few), ((1, 16), STEADY_ROUNDS), ((8, 16), few)]
 
 
 @pytest.fixture

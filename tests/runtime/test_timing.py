@@ -13,12 +13,13 @@ import runtime_graphs
 
 from onnxq.errors import BackendError, UsageProblem
 from onnxq.runtime import PROVIDERS, Contender, SessionSettings, Watch, measure_latency, open_contest, profile
-from onnxq.runtime.latency import interval_of
+from onnxq.runtime.latency import STEADY_ROUNDS, compared, interval_of, latency_of
 from onnxq.runtime.places import Here
 from onnxq.runtime.profiling import profile_of
 from onnxq.runtime.stopwatch import time_runs
 
 QUICK = {"rounds": 2, "seconds": 0.02}
+FIGURES = {"load_ms": 1, "peak_rss_mb": 1, "loaded_mb": 1, "settled": True, "io": "host"}
 
 
 def test_two_models_by_name_against_the_first(tmp_path):
@@ -101,6 +102,17 @@ def test_a_difference_is_one_where_all_rounds_agree(times, rounds, verdict):
 def test_the_interval_of_a_median_leaves_odd_ones_out_where_there_are_enough():
     assert interval_of([3.0, 1.0, 2.0, 9.0, 2.5]) == (1.0, 9.0)
     assert interval_of([0.1, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 99.0]) == (1.0, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "verdict"), [(STEADY_ROUNDS - 1, "not resolved"), (STEADY_ROUNDS, "slower")]
+)
+def test_one_odd_round_keeps_few_others_from_telling_and_not_many(rounds, verdict):
+    def timed(milliseconds):
+        return latency_of(1, [{"times_ns": [ms * 1e6] * 5, **FIGURES} for ms in milliseconds])
+
+    found = compared({"a": timed([1.3, *[1.0] * (rounds - 1)]), "b": timed([1.2] * rounds)})
+    assert found["b"].verdict == verdict
 
 
 def test_random_feeds_of_a_given_shape():
