@@ -14,9 +14,19 @@ from onnxq.ir.embedding import Embedding, find_embedding
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.passes.quantize.block_codes import BlockRange, block_grid, pack_blocks, round_activations
 from onnxq.passes.quantize.layer_data import LayerData
-from onnxq.passes.quantize.rounding import Codes, Grid, damping_for, feed_back, round_nearest
+from onnxq.passes.quantize.rounding import (
+    Codes,
+    Grid,
+    Rounded,
+    damping_for,
+    feed_back,
+    round_nearest,
+)
+from onnxq.statistics import SecondMoments
 
 MICROSOFT = "com.microsoft"
+_MOST = 0.9
+"""Part of the tokens from which on those that judge are not missed: below, what is kept is fitted to all."""
 INT8_ACTIVATIONS = 4
 """The accuracy level with integer kernels. At any other, 8 and 2 bits are dequantized whole at every run."""
 
@@ -33,7 +43,9 @@ class BlockTask:
         symmetric: No zero points.
         method: How far scales reach.
         feedback: Whether to try feedback, which is kept where it lowers the error of the output.
-        data: Their inputs, for feedback and for "weighted"; None where those are not asked for.
+        data: Their inputs, parted into what is fitted to and what judges, for feedback and for "weighted";
+            None where those are not asked for.
+        moments: Of all of their inputs.
         damping: Of the feedback, with data without end.
         float_activations: Whether activations are not to be rounded.
     """
@@ -46,6 +58,7 @@ class BlockTask:
     method: BlockRange
     feedback: bool
     data: LayerData | None
+    moments: SecondMoments | None
     damping: float
     float_activations: bool = False
 
@@ -84,7 +97,7 @@ def emit_blocks(task: BlockTask, edit: Edit) -> None:
     first = _earliest(task)
     label = label_of(task.linears[0].node)
     weight = task.linears[0].weight
-    importance = None if task.data is None else np.diag(task.data.moments.gram)
+    importance = None if task.moments is None else np.diag(task.moments.gram)
     grid = block_grid(
         weight,
         task.bits,
@@ -116,17 +129,24 @@ def emit_blocks(task: BlockTask, edit: Edit) -> None:
 def _rounded(task: BlockTask, weight: np.ndarray, grid: Grid) -> tuple[Codes, str]:
     """The codes, and what feedback does to the error of the output, whether they are its or the nearest."""
     nearest, data = round_nearest(weight, grid), task.data
-    if not task.feedback or data is None:
+    if not task.feedback or data is None or task.moments is None:
         return nearest, ""
-    damping = damping_for(len(weight), data.count, task.damping)
-    fed = feed_back(weight, data.moments.gram, grid, damping=damping)
+    fed = _fed_back(task, weight, data.moments, grid)
     if fed.reason:
         return nearest, f"no feedback: {fed.reason}"
     judge = data.judge(weight)
     before, after = judge.error(grid.values(nearest)), judge.error(grid.values(fed.codes))
     kept = after < before
     told = f"{'' if kept else 'no '}feedback: {judge.basis} error {before:.3g} to {after:.3g}"
+    if kept and data.moments.count < _MOST * task.moments.count:
+        again = _fed_back(task, weight, task.moments, grid)
+        fed = fed if again.reason else again
     return fed.codes if kept else nearest, told
+
+
+def _fed_back(task: BlockTask, weight: np.ndarray, moments: SecondMoments, grid: Grid) -> Rounded:
+    damping = damping_for(len(weight), moments.count, task.damping)
+    return feed_back(weight, moments.gram, grid, damping=damping)
 
 
 def _earliest(task: BlockTask) -> ir.Node:

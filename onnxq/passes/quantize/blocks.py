@@ -99,9 +99,10 @@ class QuantizeBlocks(Pass):
         if isinstance(form, str):
             return Reject(form, label_of(node))
         linears = (linear, *(other for other in self._twins(linear) if self._form(other) == form))
-        data = self._data(linears, form[1], context.statistics) if self._reads_moments else None
-        if self._reads_moments and data is None:
+        seen = self._seen(linears, context.statistics) if self._reads_moments else None
+        if self._reads_moments and seen is None:
             return Reject("calibration has no second moments of its input", label_of(node))
+        quantizer = BlockQuantizer(0 if self.float_activations else form[1])
         return BlockTask(
             linears,
             self._tables(linear, form[1]),
@@ -109,7 +110,8 @@ class QuantizeBlocks(Pass):
             symmetric=self.symmetric,
             method=self.method,
             feedback=self.rounding == "feedback",
-            data=data,
+            data=LayerData.of(seen, quantizer, linear.channels),
+            moments=None if seen is None else seen.moments,
             damping=self.damping,
             float_activations=self.float_activations,
         )
@@ -118,14 +120,11 @@ class QuantizeBlocks(Pass):
         """Put the product in blocks in the linear's place."""
         emit_blocks(found, edit)
 
-    def _data(self, linears: Sequence[Linear], block: int, statistics: Statistics) -> LayerData | None:
+    def _seen(self, linears: Sequence[Linear], statistics: Statistics) -> TensorStatistics | None:
         """What calibration saw of the inputs of all of them."""
         seen = [statistics.get(str(each.activation.name)) for each in linears]
         known = [each for each in seen if each is not None and each.moments is not None]
-        if len(known) < len(linears):
-            return None
-        quantizer = BlockQuantizer(0 if self.float_activations else block)
-        return LayerData.of(reduce(TensorStatistics.merge, known), quantizer, linears[0].channels)
+        return reduce(TensorStatistics.merge, known) if len(known) == len(linears) else None
 
     @property
     def _reads_moments(self) -> bool:
