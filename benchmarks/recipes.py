@@ -102,8 +102,14 @@ def ours(bits: Bits, without: str = "") -> Recipe | None:
     return None if without and made == _ours(bits, "") else made
 
 
-def most_accurate(bits: Bits) -> Recipe:
-    """The same with the last plan of its front: what `--min-fidelity` goes towards, whatever it takes."""
+def most_accurate(bits: Bits) -> Recipe | None:
+    """The same with the last plan of its front: what `--min-fidelity` goes towards, whatever it takes.
+
+    Returns:
+        None for blocks of 4 bits, which that plan has none of any more.
+    """
+    if bits.are_blocks:
+        return None
     made = _ours(bits, "")
     steps = tuple(replace(each, last=True) if isinstance(each, Planned) else each for each in made.exact)
     return replace(made, exact=steps)
