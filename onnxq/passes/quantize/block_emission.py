@@ -25,8 +25,8 @@ from onnxq.passes.quantize.rounding import (
 from onnxq.statistics import SecondMoments
 
 MICROSOFT = "com.microsoft"
-_MOST = 0.9
-"""Part of the tokens from which on those that judge are not missed: below, what is kept is fitted to all."""
+_JUDGED = 256
+"""Columns on which feedback is judged, at most."""
 INT8_ACTIVATIONS = 4
 """The accuracy level with integer kernels. At any other, 8 and 2 bits are dequantized whole at every run."""
 
@@ -131,17 +131,18 @@ def _rounded(task: BlockTask, weight: np.ndarray, grid: Grid) -> tuple[Codes, st
     nearest, data = round_nearest(weight, grid), task.data
     if not task.feedback or data is None or task.moments is None:
         return nearest, ""
-    fed = _fed_back(task, weight, data.moments, grid)
-    if fed.reason:
-        return nearest, f"no feedback: {fed.reason}"
-    judge = data.judge(weight)
-    before, after = judge.error(grid.values(nearest)), judge.error(grid.values(fed.codes))
-    kept = after < before
-    told = f"{'' if kept else 'no '}feedback: {judge.basis} error {before:.3g} to {after:.3g}"
-    if kept and data.moments.count < _MOST * task.moments.count:
-        again = _fed_back(task, weight, task.moments, grid)
-        fed = fed if again.reason else again
-    return fed.codes if kept else nearest, told
+    some = slice(None, None, -(-weight.shape[1] // _JUDGED))
+    part, own = weight[:, some], grid.of_columns(some)
+    tried = _fed_back(task, part, data.moments, own)
+    if tried.reason:
+        return nearest, f"no feedback: {tried.reason}"
+    judge = data.judge(part)
+    before, after = judge.error(own.values(nearest[:, some])), judge.error(own.values(tried.codes))
+    told = f"feedback: {judge.basis} error {before:.3g} to {after:.3g}"
+    if after >= before:
+        return nearest, f"no {told}"
+    fed = _fed_back(task, weight, task.moments, grid)  # what judged is missed where there is little data
+    return (nearest, f"no feedback: {fed.reason}") if fed.reason else (fed.codes, told)
 
 
 def _fed_back(task: BlockTask, weight: np.ndarray, moments: SecondMoments, grid: Grid) -> Rounded:
