@@ -204,9 +204,8 @@ class Attempts:
 
     def own_passes(self, passes: Sequence[AnyPass]) -> Outcome:
         """What the user's own list of passes makes of the model."""
-        result = self.execution.run_now(
-            self.stage.model, passes
-        )  # a function of theirs may be another one by now
+        # Nothing is taken from checkpoints: a function of theirs may be another one by now.
+        result = self.execution.run_now(self.stage.model, passes)
         return Outcome(result.model, result.model, ((passes, result),), None, self._fidelity(result.model))
 
     def _carry_out(self, plan: Plan, base: Prepared) -> Outcome:

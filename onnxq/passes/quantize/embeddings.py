@@ -23,6 +23,7 @@ from onnxq.passes.quantize.block_codes import BLOCKS, block_grid, pack_blocks
 from onnxq.passes.quantize.block_emission import gather_rows
 from onnxq.passes.quantize.evidence import embedding_examples
 from onnxq.passes.quantize.rounding import round_nearest
+from onnxq.passes.quantize.tied import pick_rows
 from onnxq.passes.quantize.weights import quantize_weight
 
 NARROWEST = 8  # channels; a row's scale takes the place of four codes
@@ -85,14 +86,8 @@ class QuantizeEmbeddings(Pass):
         rows = quantize_weight(found.table.T)
         codes = edit.constant(np.ascontiguousarray(rows.codes.T), f"{label}_int8", near=node)
         scales = edit.constant(rows.scale[:, None], f"{label}_scale", near=node)
-        (picked,) = edit.insert("Gather", [codes, found.indices], before=node, names=[f"{label}_codes"])
         (scale,) = edit.insert("Gather", [scales, found.indices], before=node, names=[f"{label}_row_scale"])
-        to_float = {"to": int(ir.DataType.FLOAT)}
-        (values,) = edit.insert("Cast", [picked], to_float, before=node, names=[f"{label}_values"])
-        (product,) = edit.insert(
-            "Mul", [values, scale], before=node, names=[f"{label}_rows"], like=found.output
-        )
-        edit.take_over(found.output, product)
+        pick_rows(found, codes, scale, edit)
 
     def _in_blocks(self, found: Embedding, edit: Edit) -> None:
         weight, label = found.table.T, found.node.name or str(found.output.name)

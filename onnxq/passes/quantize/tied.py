@@ -31,6 +31,8 @@ def tables_of(linear: Linear, skip: Sequence[str] = ()) -> tuple[Embedding, ...]
     if root is None:
         return ()
     users = {node for node, index in root.uses() if index == 0 and node.graph is linear.node.graph}
+    if not users:
+        return ()
     found = [
         embedding
         for node in linear.node.graph or ()
@@ -64,23 +66,27 @@ def share_codes(
     scales = edit.constant(weight.scale, f"{label}_scale", near=first)
     last = edit.constant(np.array([-1], np.int64), f"{label}_last_axis", near=first)
     for table in tables:
-        _pick_rows(table, rows, scales, last, edit)
+        node, own = table.node, label_of(table.node)
+        (picked,) = edit.insert("Gather", [scales, table.indices], before=node, names=[f"{own}_scale"])
+        (scale,) = edit.insert("Unsqueeze", [picked, last], before=node, names=[f"{own}_row_scale"])
+        pick_rows(table, rows, scale, edit)
     turned = {"perm": [1, 0]}
     (columns,) = edit.insert("Transpose", [rows], turned, before=linear.node, names=[f"{label}_int8"])
     return columns, scales
 
 
-def _pick_rows(table: Embedding, rows: ir.Value, scales: ir.Value, last: ir.Value, edit: Edit) -> None:
-    """Gather codes and scales of the rows, and multiply."""
+def pick_rows(table: Embedding, codes: ir.Value, scale: ir.Value, edit: Edit) -> None:
+    """Let an embedding pick rows of codes and multiply them by their scales.
+
+    Args:
+        table: The embedding.
+        codes: int8 [rows, C].
+        scale: Of the rows that it picks, the shape of its indices and [1] behind.
+        edit: The edit that records the change.
+    """
     node, label = table.node, label_of(table.node)
-
-    def step(
-        op_type: str, inputs: Sequence[ir.Value], what: str, attributes: dict[str, object] | None = None
-    ) -> ir.Value:
-        return edit.insert(op_type, inputs, attributes, before=node, names=[f"{label}_{what}"])[0]
-
-    picked = step("Gather", [rows, table.indices], "codes")
-    values = step("Cast", [picked], "values", {"to": int(ir.DataType.FLOAT)})
-    scale = step("Unsqueeze", [step("Gather", [scales, table.indices], "scale"), last], "row_scale")
+    (picked,) = edit.insert("Gather", [codes, table.indices], before=node, names=[f"{label}_codes"])
+    to_float = {"to": int(ir.DataType.FLOAT)}
+    (values,) = edit.insert("Cast", [picked], to_float, before=node, names=[f"{label}_values"])
     (product,) = edit.insert("Mul", [values, scale], before=node, names=[f"{label}_rows"], like=table.output)
     edit.take_over(table.output, product)
