@@ -124,11 +124,6 @@ class Upstream:
     own: AnyPass
     rounding: QuantizeLinears
 
-    @property
-    def name(self) -> str:
-        """That of the pass."""
-        return self.own.name
-
 
 def emission_for(bits: Bits) -> Emission:
     """What the product asks of its passes at these bits, or at the next ones that it has."""

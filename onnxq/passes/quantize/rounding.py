@@ -144,11 +144,6 @@ def round_nearest(weight: np.ndarray, grid: Grid) -> Codes:
     return codes
 
 
-def round_feedback(weight: np.ndarray, gram: np.ndarray, grid: Grid, *, damping: float = DAMPING) -> Codes:
-    """Codes that keep ``X @ weight`` rather than the weight itself; see `feed_back`."""
-    return feed_back(weight, gram, grid, damping=damping).codes
-
-
 def feed_back(
     weight: np.ndarray,
     gram: np.ndarray,

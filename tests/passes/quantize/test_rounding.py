@@ -13,9 +13,12 @@ from onnxq.passes.quantize.rounding import (
     Grid,
     damping_for,
     feed_back,
-    round_feedback,
     round_nearest,
 )
+
+
+def round_feedback(weight: np.ndarray, gram: np.ndarray, grid: Grid, damping: float = DAMPING) -> np.ndarray:
+    return feed_back(weight, gram, grid, damping=damping).codes
 
 
 def drawn(rows: int, columns: int, seed: int, tokens: int = 256) -> tuple[np.ndarray, np.ndarray]:
