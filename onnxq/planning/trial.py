@@ -138,33 +138,22 @@ class Trial:
         """
         if option.form == "float":
             return (0.0,) * len(self.weights)
-        if option.copied:
-            return self._errors_of_copies()
         split = self.channels(option.split)
         weights = [_without(weight, split) for weight in self.weights]
         scale = self._scale_for(option, weights, split)
-        scaled = (self.rows / scale).astype(np.float32)
+        rows = (self.rows / scale).astype(np.float32)
         if option.rotated:
-            scaled = mix_channels(scaled, MIXED)
-        noise = self._activation_noise(scaled, scale, split, option)
+            rows = mix_channels(rows, MIXED)
+        noise = self._activation_noise(rows, scale, split, option)
+        if option.copied:  # all copies of a channel round alike, and their sum meets the weight as it was
+            rows, noise, scale = self.rows, noise * scale, np.ones_like(scale)
         found = []
         for weight, exact in zip(weights, self.exact, strict=True):
             moved = (weight * scale[:, None]).astype(np.float32)
             if option.rotated:
                 moved = mix_rows(moved, MIXED).astype(np.float32)
             from_activation = noise @ moved
-            from_weight = scaled @ (self._rounded(moved, option) - moved)
-            found.append(_relative(self._energy(from_activation, from_weight), exact))
-        return tuple(found)
-
-    def _errors_of_copies(self) -> tuple[float, ...]:
-        """All copies of a channel are rounded alike, and none of their weights grows."""
-        counts = self.copies.astype(np.float32)
-        noise = counts * self._activation_noise(self.rows / counts, counts, np.zeros(0, np.int64), Option())
-        found = []
-        for weight, exact in zip(self.weights, self.exact, strict=True):
-            from_activation = noise @ weight
-            from_weight = self.rows @ (self._rounded(weight, Option()) - weight)
+            from_weight = rows @ (self._rounded(moved, option) - moved)
             found.append(_relative(self._energy(from_activation, from_weight), exact))
         return tuple(found)
 
@@ -184,6 +173,9 @@ class Trial:
         return TokenObjective(self.rows, self.weights, columns).scale()
 
     def _scale_for(self, option: Option, weights: Sequence[np.ndarray], split: np.ndarray) -> np.ndarray:
+        """What each channel is divided by before it is rounded [K]."""
+        if option.copied:
+            return self.copies.astype(np.float32)
         if not option.scaled:
             return np.ones(self.low.shape)
         return self._scale(weights, split) if option.form == "int8 static" else self._token_scale
