@@ -12,6 +12,8 @@ from onnxq.verify.compare import compare
 from onnxq.verify.feeds import Feed
 from onnxq.verify.reference import Reference
 
+MOVING = 0.005
+"""Part of an output's size that is believed to be rounding where the original itself moves as far."""
 _UNITS = {
     ir.DataType.DOUBLE: 2.0**-52,
     ir.DataType.FLOAT: 2.0**-23,
@@ -33,7 +35,9 @@ def noise_of(
 
     Run with the runtime's optimisations on, on inputs moved by one rounding, and with its smaller constants
     moved by one: token ids cannot be moved, and the scales of norms stand for the rounding of whatever passes
-    through them. None is trusted beyond half of the digits, since the runtime's optimiser can be wrong, too.
+    through them. The optimiser can be wrong and is not trusted beyond half of the digits. The others are
+    the original itself, and behind a norm what rounding leaves of zeros can be a thousand times as large; but
+    an output that moves by more than `MOVING` of its size tells nothing.
 
     Args:
         reference: The original.
@@ -42,13 +46,15 @@ def noise_of(
         output: Name of the output.
         usual: The usual magnitude of inputs and outputs, by name; 1 for others. It is what is rounded.
     """
-    moved = scale = 0.0
-    trials = (reference.optimised(feed), reference.nudged(feed, usual), *reference.shaken(feed))
-    for candidate in trials:
+    unit, noise = rounding_unit(reference.model), 0.0
+    itself = (reference.nudged(feed, usual), *reference.shaken(feed))
+    half = math.sqrt(unit)
+    trials = ((reference.optimised(feed), half), *((each, max(half, MOVING)) for each in itself))
+    for candidate, trusted in trials:
         found = compare(answer, candidate or {}).outputs.get(output)
         if found is not None and not found.mismatch:
-            moved, scale = max(moved, found.max_abs), max(scale, found.scale)
-    return min(moved, math.sqrt(rounding_unit(reference.model)) * max(scale, usual.get(output, 1.0)))
+            noise = max(noise, min(found.max_abs, trusted * max(found.scale, usual.get(output, 1.0))))
+    return noise
 
 
 def _dtypes_of(model: ir.Model) -> set[ir.DataType]:

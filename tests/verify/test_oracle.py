@@ -12,7 +12,7 @@ from onnxq.contract import Contract
 from onnxq.errors import BackendError
 from onnxq.verify import Budget, Feed, OracleSettings, Verdict, judge
 from onnxq.verify.hosts import InProcess
-from onnxq.verify.reference import SHAKES
+from onnxq.verify.reference import SHAKES, Reference
 from tests.graphs import model_of
 
 HERE = OracleSettings(isolated=False)
@@ -81,6 +81,37 @@ def test_ill_conditioned_rounding_is_told_from_error_by_the_noise_of_the_origina
         "k = Mul(x, two) h = Add(k, twice) y = Sub(h, twice)", twice=np.float32(2e6), two=np.float32(3)
     )
     assert verdict(before, wrong, REASSOCIATES, feeds=feeds).verdict is Verdict.DIFFERENT
+
+
+_RMS = "s = Mul(h, h) m = ReduceMean<keepdims=1>(s, axis) e = Add(m, epsilon) r = Sqrt(e) y = Div(h, r)"
+
+
+def _zeros_by_cancellation(order: str, off: float = 1.0) -> ir.Model:
+    """What a shift in front of a linear leaves of zeros, 1,000 times as large behind an RMS norm."""
+    random = np.random.default_rng(6)
+    weight, shift = random.standard_normal((4, 4)), 8 * random.standard_normal(4)
+    mixed, _ = np.linalg.qr(random.standard_normal((4, 4)))
+    back = shift.astype(np.float32) @ weight.astype(np.float32) * off
+    arrays = {"w": weight, "shift": shift, "back": back, "q": mixed, "v": mixed.T @ weight}
+    arrays["epsilon"] = np.array(1e-6)
+    linear = {"before": "p = MatMul(a, w)", "after": "b = MatMul(a, q) p = MatMul(b, v)"}[order]
+    body = f"a = Sub(x, shift) {linear} h = Add(p, back) {_RMS}"
+    given = {name: array.astype(np.float32) for name, array in arrays.items() if f"{name})" in body}
+    return graph(body, axis=np.array([-1]), **given)
+
+
+@pytest.mark.parametrize(("off", "expected"), [(1.0, Verdict.EQUAL), (1.0001, Verdict.DIFFERENT)])
+def test_zeros_by_cancellation_behind_a_norm_may_lose_more_than_half_of_the_digits(off, expected):
+    judgement = verdict(_zeros_by_cancellation("before"), _zeros_by_cancellation("after", off), REASSOCIATES)
+    assert judgement.verdict is expected, judgement.reason
+
+
+def test_the_optimiser_of_the_runtime_is_not_trusted_beyond_half_of_the_digits(monkeypatch):
+    monkeypatch.setattr(
+        Reference, "optimised", lambda reference, feed: {"y": reference.plain.run(feed.arrays)["y"] * 1.01}
+    )
+    right, wrong = graph("y = Mul(x, f)", f=np.float32(1)), graph("y = Mul(x, f)", f=np.float32(1.01))
+    assert verdict(right, wrong, REASSOCIATES).verdict is Verdict.DIFFERENT
 
 
 class Counting(InProcess):
