@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -149,6 +150,7 @@ class Pace:
         threads: Threads of the runtime.
         in_doubt: Processes for each model where the first leave it open whether one is slower; 0 for no more.
         provider: Execution provider.
+        patience: Seconds that these may take; of large models there are fewer.
     """
 
     rounds: int
@@ -156,6 +158,12 @@ class Pace:
     threads: int
     in_doubt: int = 0
     provider: str = "cpu"
+    patience: float = math.inf
+
+    def again(self, took: float) -> Pace:
+        """The pace of a second look, when the first took so many seconds."""
+        affordable = self.patience * self.rounds / max(took, 1e-9)
+        return replace(self, rounds=int(min(self.in_doubt, affordable)))
 
 
 def time_pairs(
@@ -176,9 +184,11 @@ def time_pairs(
     found = []
     for case in cases:
         feeds = None if case else next(iter(source))
+        started = time.perf_counter()
         timed = _timed(models, feeds, case, pace)
-        if pace.rounds < pace.in_doubt and any(each.may_be_slower for each in timed.values()):
-            timed = _timed(models, feeds, case, replace(pace, rounds=pace.in_doubt))
+        again = pace.again(time.perf_counter() - started)
+        if pace.rounds < again.rounds and any(each.may_be_slower for each in timed.values()):
+            timed = _timed(models, feeds, case, again)
         told = dict(case) or {name: array.shape for name, array in (feeds or {}).items()}
         found.append((told, timed))
     return found

@@ -42,6 +42,8 @@ from onnxq.targets.measured import costs_of
 
 _ROUNDS = {"fast": (2, 0.5), "balanced": (3, 1.0), "best": (5, 1.5)}
 """Processes for each model, and seconds in each, by effort."""
+_PATIENCE = {"fast": 20.0, "balanced": 60.0, "best": 300.0}
+"""Seconds, at each shape, for more of them where it is open whether the result is slower."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ def _report(
     started: float,
 ) -> Report:
     stage.progress("timing", 0, 0)
-    pace = Pace(*_ROUNDS[settings.effort], stage.threads, STEADY_ROUNDS, venue.provider)
+    patience = _PATIENCE[settings.effort]
+    pace = Pace(*_ROUNDS[settings.effort], stage.threads, STEADY_ROUNDS, venue.provider, patience)
     timed = time_pairs(stage.model, outcome.model, stage.held_out, settings.cases, pace)
     timings = tuple(
         row for shapes, latency in timed for row in records.timing_rows(latency, records.shape_label(shapes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,28 @@ def test_every_effort_looks_again_where_it_may_be_slower(
     monkeypatch.setattr(evaluate, "measure_latency", measured)
     made(effort=effort)
     assert asked == [((1, 16), few), ((1, 16), STEADY_ROUNDS), ((8, 16), few)]
+
+
+@pytest.mark.parametrize(("took", "rounds"), [(1.0, 8), (12.0, 5), (21.0, 2), (500.0, 0)])
+def test_a_second_look_takes_no_longer_than_there_is_patience_for(took: float, rounds: int) -> None:
+    assert Pace(3, 0.5, 1, in_doubt=8, patience=20.0).again(took).rounds == rounds
+
+
+def test_large_models_are_not_looked_at_again(
+    told: dict[tuple[int, ...], Latency], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told[1, 16] = UNTOLD
+    asked: list[int] = []
+    answer, clock = evaluate.measure_latency, iter(range(0, 100_000, 60))
+
+    def measured(found: Any, feeds: Any = None, **given: Any) -> dict[str, Latency]:
+        asked.append(given["rounds"])
+        return answer(found, feeds, **given)
+
+    monkeypatch.setattr(evaluate, "measure_latency", measured)
+    monkeypatch.setattr(evaluate, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    made(effort="fast")
+    assert asked == [2, 2]
 
 
 @pytest.fixture
