@@ -9,13 +9,11 @@ from onnxq.contract import Edit
 from onnxq.edit import label_of
 from onnxq.ir.convolution import Convolution
 from onnxq.ir.walk import constant_of, is_op
-from onnxq.passes.quantize.emission import MICROSOFT
+from onnxq.passes.quantize.emission import MICROSOFT, scale_for_bias
 from onnxq.passes.quantize.ranges import QuantParams
 from onnxq.passes.quantize.weights import QuantizedWeight, quantize_weight
 
 _LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
-_ROOM = 2.0**30
-"""Steps of an int32 bias that are used at most."""
 
 
 def emit_convolution(
@@ -25,8 +23,7 @@ def emit_convolution(
     node, label = found.node, label_of(found.node)
     codes, scale, zero = _codes(found, params, edit)
     rows = found.weight.reshape(found.columns, -1)
-    least = 0.0 if found.bias is None else np.abs(found.bias.astype(np.float64)) / (params.scale * _ROOM)
-    weight = quantize_weight(rows.T, bits, least_scale=least)
+    weight = quantize_weight(rows.T, bits, least_scale=scale_for_bias(found.bias, params))
     made_scale = edit.constant(np.asarray(given.scale), f"{result.name}_scale", near=node)
     made_zero = edit.constant(np.asarray(given.zero_point), f"{result.name}_zero_point", near=node)
     packed = np.ascontiguousarray(weight.codes.T).reshape(found.weight.shape)

@@ -31,11 +31,12 @@ from onnxq.ir.channels import live_channels
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.mixing import MIXES, only_mixes
 from onnxq.ir.walk import nodes
+from onnxq.passes.quantize.activation_emission import params_of
 from onnxq.passes.quantize.emission import (
+    QuantizedLinear,
     emit_kernel,
     emit_per_token,
     emit_qdq,
-    params_of,
     scale_for_bias,
 )
 from onnxq.passes.quantize.evidence import linear_examples
@@ -184,22 +185,23 @@ class QuantizeLinears(Pass):
     def rewrite(self, found: Quantizable, edit: Edit) -> None:
         """Put the integer product in the linear's place."""
         linear, how = found.linear, found.quantizer
-        qdq = self.form == "qdq"
-        stored = qdq and not self.float_bias and isinstance(how, QuantParams)
-        least_scale = scale_for_bias(linear, how) if stored else 0.0  # type: ignore[arg-type]
-        fit = self._fit
+        qdq, fit = self.form == "qdq", self._fit
+        least_scale: np.ndarray | float = 0.0
+        if qdq and not self.float_bias and isinstance(how, QuantParams):
+            least_scale = scale_for_bias(linear.bias, how)
         if linear.bias is None and isinstance(how, PerToken):
             fit = replace(fit, correct_bias=False)  # there it would take a pass over the output
         fitted = fit_layer(linear.weight, linear.bias, how, found.seen, fit, least_scale=least_scale)
         if fitted.remark:
             edit.remark(linear.node, fitted.remark)
         tables = () if qdq else tables_of(linear, self.float_tables)
+        layer = QuantizedLinear(linear, fitted.weight, fitted.bias, tables)
         if isinstance(how, PerToken):
-            emit_per_token(linear, how, fitted.weight, fitted.bias, edit, tables)
-        elif self.form == "kernel":
-            emit_kernel(linear, how, fitted.weight, fitted.bias, edit, tables)
+            emit_per_token(layer, how, edit)
+        elif qdq:
+            emit_qdq(layer, how, edit, float_bias=self.float_bias)
         else:
-            emit_qdq(linear, how, fitted.weight, fitted.bias, edit, float_bias=self.float_bias)
+            emit_kernel(layer, how, edit)
 
     @property
     def _fit(self) -> Fit:
