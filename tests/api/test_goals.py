@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from onnxq.errors import UsageProblem
 from onnxq.recipe import DataSettings, OptimizeSettings
 from onnxq.verify import compare
 from tests.api import models
+from tests.api.optimized import tiny
 
 QUICK = {"effort": "fast", "threads": 1, "target": "x86-vnni", "verify": "never"}
 
@@ -121,3 +123,48 @@ def test_costs_of_a_recipe_go_before_those_measured_and_wrong_ones_are_named() -
     settings = OptimizeSettings(effort="fast", threads=1, costs={"calls": 1.0})
     with pytest.raises(UsageProblem, match="calls"):
         optimize(models.digits(), onnxq.demo.load_calibration(), settings=settings)
+
+
+def test_a_speed_that_is_not_reached_is_a_goal_missed() -> None:
+    result = tiny(min_speedup=50.0)
+    assert not result.met
+    (goal,) = result.report.goals
+    assert (goal.asked, goal.got, goal.met) == ("speed at least 50x", "2.50x at x=6x16", False)
+    assert tiny(min_speedup=2.0).met
+
+
+def test_fidelity_that_is_missed_is_bought_with_float() -> None:
+    plain = tiny()
+    assert len(plain.report.kernels) == 1
+    strict = tiny(min_fidelity=0.9999999)
+    assert strict.met
+    assert strict.report.kernels == {}
+    reasons = {row.reason for row in strict.report.layers}
+    assert reasons == {"the fidelity asked for was missed without it"}
+    assert [goal.asked for goal in strict.report.goals] == ["no slower than fp32", "mean cosine at least 1"]
+
+
+def test_a_score_of_the_users_own_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "scores_of_mine.py").write_text(
+        "import numpy as np\n"
+        "def size(session):\n"
+        "    y = session.run({'x': np.ones((2, 16), 'f')})['y']\n"
+        "    return float(len(y))\n"
+        "def falls(session, seen=[]):\n"
+        "    seen.append(1)\n"
+        "    return 1.0 if len(seen) == 1 else 0.5\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    kept = tiny(eval="scores_of_mine:size", max_drop=0.01)
+    assert kept.met
+    assert "2 to 2" in kept.report.goals[-1].got
+    fallen = tiny(eval="scores_of_mine:falls", max_drop=0.4)
+    assert not fallen.met
+    assert "1 to 0.5 (+50.00% dropped)" in fallen.report.goals[-1].got
+
+
+@pytest.mark.parametrize("hook", ["no_such_module_here:f", "json:no_such_function", "json"])
+def test_a_score_that_is_not_there_is_refused(hook: str) -> None:
+    with pytest.raises(UsageProblem) as caught:
+        tiny(eval=hook, max_drop=0.1)
+    assert caught.value.slug == "no-such-function"

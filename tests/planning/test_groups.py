@@ -15,7 +15,7 @@ from onnxq.planning.layers import Plan, plan_layers
 from onnxq.planning.reasons import SHARES
 from onnxq.statistics import Statistic, Statistics
 from tests.graphs import model_of
-from tests.planning.test_plan_layers import ALL_FORMS
+from tests.planning.one_layer import ALL_FORMS
 
 K, ROWS = 64, 96
 DEEP = """
