@@ -25,7 +25,8 @@ from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.planning.layers import Plan, plan_layers
-from onnxq.planning.options import Form
+from onnxq.planning.options import Form, Option
+from onnxq.planning.settings import PlanSettings
 from onnxq.recipe import OptimizeSettings
 from onnxq.runtime.machine import read_machine
 from onnxq.statistics import Statistics
@@ -72,31 +73,26 @@ class Planned:
 
     name = "planned"
 
-    def plan(self, model: ir.Model, statistics: Statistics, source: DataSource) -> Plan:
-        """The plan for a model whose norms are migrated.
+    def plan(self, model: ir.Model, statistics: Statistics) -> Plan:
+        """The plan at these bits for a model whose norms are migrated, whatever else is asked for.
 
         Args:
             model: The model.
             statistics: Channel extremes and rows of every linear's input.
+        """
+        return plan_layers(model, statistics, self._settings)
+
+    def weighed(self, plan: Plan, model: ir.Model, statistics: Statistics, source: DataSource) -> Plan:
+        """`plan`, errors counting by what each activation does to the output; as it is for 4-bit blocks.
+
+        Args:
+            plan: A plan at these bits.
+            model: The model.
+            statistics: Channel extremes of every linear's input.
             source: Calibration data, some of which tells what single layers do to the output.
         """
-        machine = read_machine()
-        costs = costs_of(machine)
-        bits: Any = self.bits.weights  # no processor has 6 or 4, and the planner rounds to any
-        target = replace(detect(machine), costs=costs, weight_bits=bits)
-        wished = replace(emission_for(self.bits), target=target).plan_settings()
-        trial = replace(wished.trial, activation_bits=self.bits.activations)
-        forms = tuple(form for form in wished.forms if self._takes(form))
-        settings = replace(wished, forms=forms, split=self.split, trial=trial, margin=margin_for(self.bits))
-        plan = plan_layers(model, statistics, settings)
-        if self.effects and "int8 static" in forms:
-            plan = plan.weighed(self._effects(model, plan, statistics, source), settings)
-        return plan.at(len(plan.front) - 1, "the most accurate plan") if self.last else plan
-
-    def _effects(
-        self, model: ir.Model, plan: Plan, statistics: Statistics, source: DataSource
-    ) -> dict[str, float]:
-        """Noise over signal at the output by activation; four times as much for each bit less than 8."""
+        if "int8 static" not in self._settings.forms:
+            return plan
         apart = Stage(model, model, source, source, separate=False, threads=THREADS).trial.heldout
         few = apart.select(apart.indices[: EFFECT_SAMPLES["balanced"]])
         widened = 1 + UNTRIED.margin
@@ -104,12 +100,31 @@ class Planned:
         ranges = {
             name: (float(each.low) * widened, float(each.high) * widened) for name, each in seen.items()
         }
+        finer = 4.0 ** (8 - self.bits.activations)  # noise grows by four with each bit less
         found = measure_effects(model, ranges, few, THREADS)
-        return {name: effect * 4.0 ** (8 - self.bits.activations) for name, effect in found.items()}
+        return plan.weighed({name: finer * each for name, each in found.items()}, self._settings)
 
-    def _takes(self, form: Form) -> bool:
+    def choose(self, plan: Plan) -> Plan:
+        """What this step takes of a plan at its bits that was offered everything."""
+        if self.without or not self.split:
+            plan = plan.among(self._takes, self._settings)
+        return plan.at(len(plan.front) - 1, "the most accurate plan") if self.last else plan
+
+    def _takes(self, option: Option) -> bool:
+        return option.form != self.without and (self.split or not (option.split or option.copied))
+
+    @property
+    def _settings(self) -> PlanSettings:
+        """What the product asks its planner, but that no linear stays float."""
+        machine = read_machine()
+        bits: Any = self.bits.weights  # no processor has 6 or 4, and the planner rounds to any
+        target = replace(detect(machine), costs=costs_of(machine), weight_bits=bits)
+        wished = replace(emission_for(self.bits), target=target).plan_settings()
+        trial = replace(wished.trial, activation_bits=self.bits.activations)
         narrow = self.bits.activations < 8
-        return form not in ("float", self.without) and not (narrow and form in EIGHT_BIT_FORMS)
+        out = ("float", *EIGHT_BIT_FORMS) if narrow else ("float",)
+        forms = tuple(form for form in wished.forms if form not in out)
+        return replace(wished, forms=forms, trial=trial, margin=margin_for(self.bits))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from benchmarks.learned import given_ranges
-from benchmarks.planned import Planned, Upstream, planned_rounding
+from benchmarks.planned import Bits, Planned, Upstream, planned_rounding
 from benchmarks.recipes import Recipe, Step
 from benchmarks.rounds import THREADS
 from benchmarks.subjects import Subject
@@ -71,12 +71,14 @@ class State:
         source: Data that its statistics come from.
         plan: Which form each linear takes; None if nothing was planned.
         notes: What became of the passes, where it matters.
+        plans: Plans for it by bits, and by whether they heard what layers do to the output.
     """
 
     model: ir.Model
     source: DataSource
     plan: Plan | None = None
     notes: tuple[str, ...] = ()
+    plans: dict[tuple[Bits, bool], Plan] = field(default_factory=dict)
     _wanted: dict[Statistic, frozenset[str]] = field(default_factory=dict)
     _known: Statistics = field(default_factory=Statistics)
 
@@ -249,10 +251,15 @@ def _wanted(roundings: Sequence[Rounding], model: ir.Model, clipping: bool) -> d
 
 
 def _plan(before: State, step: Planned) -> tuple[Plan, tuple[AnyPass, ...]]:
-    """The planner's wishes: forms of linears, and exact passes."""
-    inputs = _linear_inputs(before.model)
-    wanted = dict.fromkeys((Statistic.CHANNEL_EXTREMES, Statistic.ROWS), inputs)
-    plan = step.plan(before.model, before.gather(before.model, wanted), before.source)
+    """The planner's wishes: forms of linears, and exact passes. What each option does is measured once."""
+    wanted = dict.fromkeys((Statistic.CHANNEL_EXTREMES, Statistic.ROWS), _linear_inputs(before.model))
+    statistics = before.gather(before.model, wanted)
+    plans, plain, heard = before.plans, (step.bits, False), (step.bits, True)
+    if plain not in plans:
+        plans[plain] = step.plan(before.model, statistics)
+    if step.effects and heard not in plans:
+        plans[heard] = step.weighed(plans[plain], before.model, statistics, before.source)
+    plan = step.choose(plans[step.bits, step.effects])
     return plan, plan.exact_passes()
 
 

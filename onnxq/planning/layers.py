@@ -9,7 +9,7 @@ where the fidelity that was asked for is reached.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -50,11 +50,14 @@ class Plan:
         layers: One for each linear, in the order of the graph.
         front: Plans from the cheapest to the most accurate.
         place: Which of them this is.
+        candidates: By group, everything that was tried.
+        enough: Summed error below which less is hardly worth time.
     """
 
     layers: tuple[LayerPlan, ...]
     front: tuple[Point, ...] = ()
     place: int = 0
+    enough: float = ENOUGH
     candidates: Mapping[str, _Candidates] = field(default_factory=dict, repr=False)
 
     def at(self, place: int, reason: str) -> Plan:
@@ -92,14 +95,18 @@ class Plan:
         if mean <= 0:
             return self
         candidates = {name: each.weighed(known.get(name, mean)) for name, each in self.candidates.items()}
-        front, place = _settled(candidates, settings, ENOUGH)
-        layers = tuple(
-            candidates[layer.group].layer(_heard(layer, effects), front[place])
-            if layer.group in candidates
-            else layer
-            for layer in self.layers
-        )
-        return Plan(layers, front, place, candidates)
+        layers = tuple(_heard(layer, effects) for layer in self.layers)
+        return _settled(layers, candidates, settings, ENOUGH)
+
+    def among(self, allowed: Callable[[Option], bool], settings: PlanSettings) -> Plan:
+        """The plan where only some options may be taken; nothing is measured anew.
+
+        Args:
+            allowed: Whether an option may be taken. A group that has no other keeps what it has.
+            settings: Those of this plan.
+        """
+        candidates = {name: each.among(allowed) for name, each in self.candidates.items()}
+        return _settled(self.layers, candidates, settings, self.enough)
 
     def step(self, place: int) -> str:
         """In words, what the plan at a place of the front does that the one before it does not; "" at 0."""
@@ -173,27 +180,26 @@ def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings)
     candidates = {group.name: _Candidates.of(group, settings, weigh.weight(group)) for group in groups}
     if not candidates:
         return Plan(tuple(kept_float(linear, refused[label_of(linear.node)]) for linear in linears))
-    front, place = _settled(
-        candidates, settings, ENOUGH * sum(len(each.labels) for each in candidates.values())
-    )
     together = {label: name for name, each in candidates.items() for label in each.labels}
     layers = tuple(
-        candidates[together[label]].layer(
-            replace(kept_float(linear, ""), group=together[label]), front[place]
-        )
-        if (label := label_of(linear.node)) in together
-        else kept_float(linear, refused[label])
+        replace(kept_float(linear, refused[label]), group=together.get(label, ""))
         for linear in linears
+        for label in (label_of(linear.node),)
     )
-    return Plan(layers, front, place, candidates)
+    return _settled(layers, candidates, settings, ENOUGH * len(together))
 
 
 def _settled(
-    candidates: Mapping[str, _Candidates], settings: PlanSettings, enough: float
-) -> tuple[tuple[Point, ...], int]:
-    """The front, and the place on it where more time stops paying and no linear is beyond bearing."""
+    layers: Sequence[LayerPlan], candidates: Mapping[str, _Candidates], settings: PlanSettings, enough: float
+) -> Plan:
+    """The plan at the place of the front where more time stops paying and no linear is beyond bearing."""
     front = pareto_front({name: each.measured for name, each in candidates.items()})
-    return front, max(balanced_point(front, settings.exchange, enough), _bearable(front, candidates))
+    place = max(balanced_point(front, settings.exchange, enough), _bearable(front, candidates))
+    chosen = tuple(
+        candidates[layer.group].layer(layer, front[place]) if layer.group in candidates else layer
+        for layer in layers
+    )
+    return Plan(chosen, front, place, enough, candidates)
 
 
 def _heard(layer: LayerPlan, effects: Mapping[str, float]) -> LayerPlan:
@@ -230,6 +236,12 @@ class _Candidates:
     def weighed(self, weight: float) -> _Candidates:
         """The same, whose errors count `weight` times."""
         return replace(self, measured=tuple(replace(each, weight=weight) for each in self.measured))
+
+    def among(self, allowed: Callable[[Option], bool]) -> _Candidates:
+        """The same less what is not allowed, unless that is all there is."""
+        return replace(
+            self, measured=tuple(each for each in self.measured if allowed(each.option)) or self.measured
+        )
 
     def layer(self, blank: LayerPlan, point: Point) -> LayerPlan:
         """`blank` with what `point` chose for it."""

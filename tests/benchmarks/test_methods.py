@@ -106,6 +106,18 @@ def test_a_state_is_built_and_observed_once(model, tokens, monkeypatch):
     assert len(collected) == 2  # for the migration, and for all the roundings together
 
 
+def test_what_options_do_is_measured_once_for_all_ablations_of_the_plan(model, tokens, monkeypatch):
+    planned, heard = [], []
+    plan, weigh = Planned.plan, Planned.weighed
+    monkeypatch.setattr(Planned, "plan", lambda *given: planned.append(1) or plan(*given))
+    monkeypatch.setattr(Planned, "weighed", lambda *given: heard.append(1) or weigh(*given))
+    recipes = [ours(W8A8), *(ours(W8A8, each) for each in ("split", "per-token", "effects", "feedback"))]
+    workshop = workshop_for(model, tokens, recipes)
+    for each in recipes:
+        quantize(workshop, each)
+    assert (len(planned), len(heard)) == (1, 1)
+
+
 def test_states_make_room(model, tokens):
     recipes = [Recipe(linears(W8A8), (each,)) for each in (ShiftScale(shift=False), ShiftScale(scale=False))]
     workshop = workshop_for(model, tokens, recipes, room=1)
@@ -118,9 +130,7 @@ def test_planner_tries_at_the_bits_asked_for(model, tokens):
     first = workshop_for(model, tokens, []).prepared(())
     kinds = (Statistic.CHANNEL_EXTREMES, Statistic.ROWS)
     statistics = first.gather(first.model, dict.fromkeys(kinds, ("normed", "hidden")))
-    plans = [
-        Planned(BITS[name]).plan(first.model, statistics, first.source) for name in ("W8A8", "W6A6", "W4A4")
-    ]
+    plans = [Planned(BITS[name]).plan(first.model, statistics) for name in ("W8A8", "W6A6", "W4A4")]
     plain = [plan.layers[0].considered[0].sqnr_db for plan in plans]
     assert plain == sorted(plain, reverse=True)
     assert {layer.form for plan in plans for layer in plan.layers} <= {"int8 static", "int8 per-token"}

@@ -169,6 +169,22 @@ def test_what_matters_more_to_the_output_gets_the_better_form() -> None:
         assert changed.index(other) > changed.index(heard)
 
 
+@pytest.mark.parametrize("tokens", [towering_tokens, towering_channels, uneven])
+def test_a_plan_among_fewer_options_is_the_plan_that_had_no_others(tokens: Tokens) -> None:
+    narrow = replace(ALL_FORMS, forms=("int8 static", "int8 blocks"), split=False)
+    anew = planned(linear(), tokens, narrow)
+    among = planned(linear(), tokens, ALL_FORMS).among(
+        lambda option: option.form in narrow.forms and not option.split and not option.copied, narrow
+    )
+    assert among.layers == anew.layers
+    assert [point.cost for point in among.front] == [point.cost for point in anew.front]
+
+
+def test_a_linear_keeps_what_it_has_where_nothing_else_is_allowed() -> None:
+    plan = planned(linear(), even)
+    assert plan.among(lambda option: option.form == "int4 blocks", SETTINGS).layers == plan.layers
+
+
 def test_costs_are_those_of_the_rows_added_up_over_the_shapes() -> None:
     def costs(**given: object) -> dict[str, float]:
         layer = only(planned(linear(), towering_channels, replace(SETTINGS, **given)))  # type: ignore[arg-type]
