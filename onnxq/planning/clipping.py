@@ -22,14 +22,11 @@ import onnx_ir as ir
 from onnxq.calibration import DataSource
 from onnxq.calibration.tokens import masks_of, tokens_by_sample
 from onnxq.contract import AnyPass, names_wanted
-from onnxq.ir.channels import live_channels
-from onnxq.ir.linear import Linear, find_linear
-from onnxq.ir.walk import nodes
-from onnxq.passes.quantize.known import bounds_of
 from onnxq.passes.quantize.ranges import Interval
 from onnxq.planning.adjustable import AdjustableModel
+from onnxq.planning.live_tokens import live_tokens
 from onnxq.runtime import Feeds, SessionSettings, open_session
-from onnxq.statistics import Statistic, Statistics, TensorStatistics, TokenExtremes
+from onnxq.statistics import Statistic, Statistics
 
 Report = Callable[[int, int], None]
 """Told of progress: trials done, and trials in all at most."""
@@ -121,14 +118,14 @@ def coarse_clipping(
     """
     settings = settings or ClippingSettings()
     trial = _Trial(model, quantized, source, settings)
-    tokens = dict(_tokens(model, statistics, trial.adjustable))
+    tokens = live_tokens(model, statistics, trial.adjustable.quantizers)
     start = trial.adjustable.ranges
     before = trial.errors(start)
     shares = _shares(trial.bits, settings.step)
     tried: dict[float, float] = {}
     best, best_errors, best_ranges, idle = 1.0, before, start, 0
     for number, alpha in enumerate(shares, 1):
-        ranges = {**start, **{name: _clipped(part, alpha, settings.margin) for name, part in tokens.items()}}
+        ranges = {**start, **{name: part.clipped(alpha, settings.margin) for name, part in tokens.items()}}
         errors = trial.errors(ranges)
         tried[alpha] = float(errors.sum())
         if _gains(best_errors, errors, settings.gain if best == 1.0 else 0.0):
@@ -262,43 +259,3 @@ def _moves(interval: Interval, strength: float) -> Iterator[Interval]:
     if low < 0:
         yield narrower, 1.0
         yield wider, 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class _Tokens:
-    """Extremes of the live channels of one activation: token by token, and of all tokens."""
-
-    tokens: TokenExtremes
-    whole: Interval
-
-
-def _clipped(known: _Tokens, alpha: float, margin: float) -> Interval:
-    low, high = known.whole if alpha >= 1 else known.tokens.quantiles(alpha)
-    return low * (1 + margin), high * (1 + margin)
-
-
-def _tokens(
-    model: ir.Model, statistics: Statistics, adjustable: AdjustableModel
-) -> Iterator[tuple[str, _Tokens]]:
-    """Each activation that can be clipped; one of a bounded function keeps its range."""
-    readers: dict[str, list[Linear]] = {}
-    for node in nodes(model):
-        linear = find_linear(node)
-        if isinstance(linear, Linear) and str(linear.activation.name) in adjustable.quantizers:
-            readers.setdefault(str(linear.activation.name), []).append(linear)
-    for name, linears in readers.items():
-        seen = statistics.get(name)
-        if seen is None or bounds_of(linears[0].activation) is not None:
-            continue
-        found = _live_tokens(seen, live_channels(linear.weight for linear in linears))
-        if found is not None:
-            yield name, found
-
-
-def _live_tokens(seen: TensorStatistics, live: np.ndarray) -> _Tokens | None:
-    if live.all() and seen.token is not None:
-        return _Tokens(seen.token, (seen.low, seen.high))
-    if seen.rows is None or seen.channel is None or not live.any():
-        return None
-    low, high = seen.channel.low[live], seen.channel.high[live]
-    return _Tokens(TokenExtremes.of(seen.rows.values[:, live]), (float(low.min()), float(high.max())))
