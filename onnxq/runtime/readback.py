@@ -12,10 +12,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxq.runtime import delivery
+from onnxq.runtime.dequantized import dequantize_of, weight_dequantize
 from onnxq.runtime.isolate import Worker
 from onnxq.runtime.session import open_session
 from onnxq.runtime.settings import SessionSettings
-from onnxq.runtime.traps import dequantize_of, find_slow, find_unfused, weight_dequantize
+from onnxq.runtime.traps import find_slow, find_unfused
 
 KERNELS = frozenset(
     {

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-_PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "FusedGemm", "Conv", "FusedConv", "Gather"})
-_PASSAGES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Flatten"})
+from onnxq.runtime.dequantized import dequantize_of, is_constant, weight_dequantize
+
 # Integer products, and which of their inputs is the weight.
 _WEIGHT_OF = {"MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1, "QLinearMatMul": 3, "QGemm": 3}
 
@@ -148,25 +148,6 @@ def _find(model: ir.Model, why: Callable[[ir.Node], str | None]) -> list[Trap]:
     return [Trap(node.name or "", node.op_type, slug) for node in nodes if (slug := why(node)) is not None]
 
 
-def weight_dequantize(node: ir.Node) -> ir.Node | None:
-    """The DequantizeLinear of a constant weight that a product reads, through shape operators."""
-    if node.op_type not in _PRODUCTS:
-        return None
-    for value in node.inputs[: 1 if node.op_type == "Gather" else 2]:
-        dequantize = dequantize_of(value)
-        if dequantize is not None and _is_constant(dequantize.inputs[0]):
-            return dequantize
-    return None
-
-
-def dequantize_of(value: ir.Value | None) -> ir.Node | None:
-    """The DequantizeLinear that gives `value`, through shape operators."""
-    node = value.producer() if value is not None else None
-    while node is not None and node.op_type in _PASSAGES and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node if node is not None and node.op_type == "DequantizeLinear" else None
-
-
 def _why_unfused(node: ir.Node) -> str | None:
     weight = weight_dequantize(node)
     if weight is None:
@@ -210,7 +191,7 @@ def _why_slow(node: ir.Node) -> str | None:
     if node.op_type not in _WEIGHT_OF:
         return None
     weight, activation = node.inputs[_WEIGHT_OF[node.op_type]], node.inputs[0]
-    if weight is not None and _is_constant(weight) and weight.dtype == ir.DataType.UINT8:
+    if weight is not None and is_constant(weight) and weight.dtype == ir.DataType.UINT8:
         return "unsigned-weight"
     if activation is not None and _signed(activation):
         return "signed-activation"
@@ -223,7 +204,7 @@ def _why_blocks_slow(node: ir.Node) -> str | None:
     integer = _integer(node, "accuracy_level", 0) == INT8_LEVEL
     odd = _float_zero_points(node) or (len(node.inputs) > 4 and node.inputs[4] is not None)
     without = (bits == 2 and block not in (32, 64, 128)) or (bits in (2, 8) and not integer)
-    if odd or without or not _is_constant(node.inputs[1]):
+    if odd or without or not is_constant(node.inputs[1]):
         return "blocks-dequantized"
     if not integer:
         return "blocks-in-float"
@@ -258,13 +239,6 @@ def _why_miscomputed(node: ir.Node) -> str | None:
 def _mixed_readers(value: ir.Value) -> bool:
     readers = [user.op_type for user, _ in value.uses()] + ["output"] * value.is_graph_output()
     return "QuantizeLinear" in readers and len(readers) > 1
-
-
-def _is_constant(value: ir.Value | None) -> bool:
-    if value is None:
-        return False
-    producer = value.producer()
-    return value.is_initializer() or (producer is not None and producer.op_type == "Constant")
 
 
 def _is_vector(value: ir.Value | None) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.ir.walk import constant_of
-from onnxq.runtime.traps import dequantize_of
+from onnxq.runtime.dequantized import dequantize_of
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "Conv", "ConvTranspose"})
 _INTEGER_PRODUCTS = {
