@@ -13,10 +13,12 @@ from onnxq.statistics import Statistics
 from onnxq.targets import TARGETS
 from tests.graphs import model_of
 from tests.planning.one_layer import (
+    ALL_FORMS,
     CHEAP_SCALES,
     SETTINGS,
     WITHOUT_MUL,
     K,
+    Tokens,
     even,
     linear,
     only,
