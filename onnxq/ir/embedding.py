@@ -37,6 +37,7 @@ class Embedding:
         channels: C.
         root: The initializer or Constant output that holds the table.
         tied: Linear layers that read the same initializer, such as a language model's head.
+        dtype: Element type of the rows.
     """
 
     node: ir.Node
@@ -46,6 +47,7 @@ class Embedding:
     channels: int
     root: ir.Value
     tied: tuple[Linear, ...]
+    dtype: np.dtype
 
     @cached_property
     def table(self) -> np.ndarray:
@@ -62,14 +64,16 @@ def find_embedding(node: ir.Node) -> Embedding | Reject | None:
         return None
     table, indices = input_of(node, 0), input_of(node, 1)
     root = root_of(table)
-    if root is None or indices is None or not is_float(constant_dtype(table)):
+    dtype = constant_dtype(table)
+    if root is None or indices is None or dtype is None or not is_float(dtype):
         return None
     if is_overridable(table):
         return Reject("the table is a graph input too, so a caller may override it", node.name or "")
     shape = constant_shape(table)
     if shape is None or len(shape) != 2:
         return None
-    return Embedding(node, indices, node.outputs[0], shape[0], shape[1], root, tuple(linears_of(root)))
+    tied = tuple(linears_of(root))
+    return Embedding(node, indices, node.outputs[0], shape[0], shape[1], root, tied, dtype)
 
 
 def linears_of(root: ir.Value) -> list[Linear]:

@@ -60,8 +60,8 @@ class QuantizeEmbeddings(Pass):
             return Reject(
                 "a linear reads the table too, so the float table would stay beside the new one", label
             )
-        if found.table.dtype != np.float32:
-            return Reject(f"its table is {found.table.dtype.name}", label)
+        if found.dtype != np.float32:
+            return Reject(f"its table is {found.dtype.name}", label)
         if found.channels < NARROWEST or found.rows * found.channels < self.least:
             return Reject(f"{found.rows} x {found.channels} is too small to pay", label)
         if self.bits == 4 and (reason := self._obstacle(found)):

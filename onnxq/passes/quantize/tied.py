@@ -21,7 +21,7 @@ from onnxq.passes.quantize.weights import QuantizedWeight
 
 
 def tables_of(linear: Linear, skip: Sequence[str] = ()) -> tuple[Embedding, ...]:
-    """Embeddings of the linear's graph whose rows are the columns of its weight, in the order of the graph.
+    """Embeddings in float32 whose rows are the columns of the linear's weight, in the order of its graph.
 
     Args:
         linear: A head.
@@ -41,7 +41,8 @@ def tables_of(linear: Linear, skip: Sequence[str] = ()) -> tuple[Embedding, ...]
     return tuple(
         each
         for each in found
-        if not is_named(label_of(each.node), skip)
+        if each.dtype == np.float32
+        and not is_named(label_of(each.node), skip)
         and each.table.shape == linear.weight.T.shape
         and np.array_equal(each.table, linear.weight.T)
     )

@@ -71,6 +71,16 @@ def test_an_embedding_that_is_to_stay_float_keeps_its_table(a_pass: QuantizeLine
     np.testing.assert_array_equal(found["e"], table[IDS])
 
 
+def test_an_embedding_of_another_type_than_its_head_keeps_its_table() -> None:
+    """The head reads the table in float32, the embedding gives rows in half precision."""
+    table = np.random.default_rng(4).normal(size=(V, K)).astype(np.float16)
+    body = """e = Gather(w, ids)  h = Cast<to = 1>(e)
+              c = Cast<to = 1>(w)  t = Transpose<perm = [1, 0]>(c)  y = MatMul(h, t)"""
+    text = f"g (int64[B,T] ids) => (float[B,T,{V}] y, float16[B,T,{K}] e) {{ {body} }}"
+    found = outputs_of(quantized(model_of(text, w=table), QuantizeLinears()), {"ids": IDS})
+    np.testing.assert_array_equal(found["e"], table[IDS])
+
+
 def test_the_runtime_turns_the_codes_over_when_it_loads_them() -> None:
     given, _, _ = tied_model()
     operators = [node.op_type for node in optimized_graph(quantized(given, QuantizeLinears())).graph]
