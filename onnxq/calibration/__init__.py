@@ -2,7 +2,6 @@
 
 from onnxq.calibration.collection import collect
 from onnxq.calibration.inputs import InputSpec, input_specs
-from onnxq.calibration.pairs import gather_pairs
 from onnxq.calibration.source import Batch, DataOptions, DataSource, Split, split
 from onnxq.calibration.sources import open_data
 from onnxq.calibration.unlike import split_unlike
@@ -14,7 +13,6 @@ __all__ = [
     "InputSpec",
     "Split",
     "collect",
-    "gather_pairs",
     "input_specs",
     "open_data",
     "split",

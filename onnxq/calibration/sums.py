@@ -2,8 +2,7 @@
 
 Tokens wait until there are `BLOCK` of them: a product of few rows spends its time on the result. Moments of
 float32 tokens are multiplied as they are, block by block, and added up in float64: 2.5 times as fast, and
-wrong by about 2e-7 of the diagonal, which is nothing to a rounding that is damped by a hundredth of it. For
-the differences of two sums, which pairs are made for, that is too much: their products are taken in float64.
+wrong by about 2e-7 of the diagonal, which is nothing to a rounding that is damped by a hundredth of it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.statistics import PairedMoments, SecondMoments
+from onnxq.statistics import SecondMoments
 from onnxq.statistics.moments import of_one_size
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -77,43 +76,3 @@ class MomentSum:
             self._gram += even.T @ even
             self._total += rows.sum(axis=0, dtype=np.float64)
             self._count += len(rows)
-
-
-class PairSum:
-    """`PairedMoments` of two streams of the same tokens."""
-
-    def __init__(self, channels: int, dtype: np.dtype[Any]) -> None:
-        self.channels = channels
-        self._plain, self._coarse = Stack(channels, dtype), Stack(channels, dtype)
-        self._grams = [np.zeros((channels, channels)) for _ in range(3)]
-        self._sums = [np.zeros(channels) for _ in range(3)]
-        self._count = 0
-
-    def add(self, tokens: Floats, quantized: Floats) -> None:
-        """Count tokens [T, C] in, of both streams."""
-        while len(tokens):
-            room = self._plain.room()
-            self._plain.put(tokens[:room])
-            self._coarse.put(quantized[:room])
-            tokens, quantized = tokens[room:], quantized[room:]
-            if not self._plain.room():
-                self._flush()
-
-    def result(self) -> PairedMoments:
-        """The moments; nothing may be added after."""
-        self._flush()
-        gram, cross, gram_float = self._grams
-        coarse, plain, error = self._sums
-        return PairedMoments(gram, cross, gram_float, coarse, plain, error, self._count)
-
-    def _flush(self) -> None:
-        plain, coarse = (stack.take().astype(np.float64) for stack in (self._plain, self._coarse))
-        if not len(plain):
-            return
-        for total, left, right in zip(
-            self._grams, (coarse, coarse, plain), (coarse, plain, plain), strict=True
-        ):
-            total += left.T @ right
-        for sum_, term in zip(self._sums, (coarse, plain, np.square(coarse - plain)), strict=True):
-            sum_ += term.sum(axis=0)
-        self._count += len(plain)

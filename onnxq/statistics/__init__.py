@@ -13,7 +13,6 @@ from onnxq.statistics.examples import Examples
 from onnxq.statistics.extremes import TOKEN_CAP, AverageExtremes, ChannelExtremes, TokenExtremes
 from onnxq.statistics.histogram import BINS, Histogram
 from onnxq.statistics.moments import RawMoments, SecondMoments
-from onnxq.statistics.paired import PairedMoments
 from onnxq.statistics.rows import Rows
 from onnxq.statistics.samples import SampleExtremes
 from onnxq.statistics.tensor import Statistic, Statistics, TensorStatistics
@@ -26,7 +25,6 @@ __all__ = [
     "ExactSum",
     "Examples",
     "Histogram",
-    "PairedMoments",
     "RawMoments",
     "Rows",
     "SampleExtremes",

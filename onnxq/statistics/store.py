@@ -22,13 +22,12 @@ from onnxq.statistics.examples import Examples
 from onnxq.statistics.extremes import AverageExtremes, ChannelExtremes, TokenExtremes
 from onnxq.statistics.histogram import Histogram
 from onnxq.statistics.moments import RawMoments, SecondMoments
-from onnxq.statistics.paired import PairedMoments
 from onnxq.statistics.rows import Rows
 from onnxq.statistics.samples import SampleExtremes
 from onnxq.statistics.tensor import Statistics, TensorStatistics
 
-FORMAT = 4
-"""1 kept second moments as exact sums, 2 those of tokens as they are, 3 no extremes by sample."""
+FORMAT = 5
+"""1 kept second moments as exact sums, 2 of tokens as they are, 3 no extremes by sample, 4 one field more."""
 _CLASSES = {
     each.__name__: each
     for each in (
@@ -38,7 +37,6 @@ _CLASSES = {
         Examples,
         TokenExtremes,
         Histogram,
-        PairedMoments,
         RawMoments,
         Rows,
         SampleExtremes,

@@ -16,7 +16,6 @@ from onnxq.statistics.examples import Examples
 from onnxq.statistics.extremes import AverageExtremes, ChannelExtremes, TokenExtremes
 from onnxq.statistics.histogram import Histogram
 from onnxq.statistics.moments import RawMoments, SecondMoments
-from onnxq.statistics.paired import PairedMoments
 from onnxq.statistics.rows import Rows
 from onnxq.statistics.samples import SampleExtremes
 
@@ -51,8 +50,6 @@ class TensorStatistics:
         rows: Some of the tokens themselves.
         samples: Extremes of each channel in each of some samples.
         examples: The whole value on a few samples.
-        paired: Second moments together with what the value is behind a quantized prefix. No kind that a pass
-            can ask for: it takes a quantized model, see `Statistics.paired_with`.
     """
 
     count: int
@@ -64,7 +61,6 @@ class TensorStatistics:
     average: AverageExtremes | None = None
     rows: Rows | None = None
     examples: Examples | None = None
-    paired: PairedMoments | None = None
     samples: SampleExtremes | None = None
 
     @classmethod
@@ -116,7 +112,6 @@ class TensorStatistics:
             _merged(self.average, other.average),
             _merged(self.rows, other.rows),
             _merged(self.examples, other.examples),
-            _merged(self.paired, other.paired),
             _merged(self.samples, other.samples),
         )
 
@@ -181,18 +176,9 @@ class Statistics(Mapping[str, TensorStatistics]):
         return Statistics(tensors, skipped, self.model or other.model, self.data | other.data)
 
     def without(self, kinds: Collection[Statistic]) -> Statistics:
-        """The same less these kinds; paired moments go where second moments do."""
+        """The same less these kinds."""
         gone: dict[str, Any] = dict.fromkeys(_FIELDS[kind] for kind in kinds)
-        if Statistic.SECOND_MOMENTS in kinds:
-            gone["paired"] = None
         tensors = {name: replace(seen, **gone) for name, seen in self.tensors.items()}
-        return replace(self, tensors=tensors)
-
-    def paired_with(self, pairs: Mapping[str, PairedMoments]) -> Statistics:
-        """The same with paired moments of some values, as calibration gathers them."""
-        tensors = dict(self.tensors)
-        for name, paired in pairs.items():
-            tensors[name] = replace(tensors.get(name, TensorStatistics(paired.count)), paired=paired)
         return replace(self, tensors=tensors)
 
     def save(self, path: str | Path) -> None:

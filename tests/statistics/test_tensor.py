@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onnxq.errors import CalibrationError, OutputError
-from onnxq.statistics import Examples, PairedMoments, Statistic, Statistics, TensorStatistics, store
+from onnxq.statistics import Examples, Statistic, Statistics, TensorStatistics, store
 
 
 def example(seed: int = 0, kinds: tuple[Statistic, ...] = tuple(Statistic)) -> TensorStatistics:
@@ -48,11 +48,8 @@ def test_the_range_is_exact_whichever_statistic_holds_it(kind: Statistic) -> Non
 @pytest.mark.parametrize("kind", [kind for kind in Statistic if kind is not Statistic.EXAMPLES])
 def test_one_kind_is_let_go_of_and_all_others_stay(kind: Statistic) -> None:
     others = set(Statistic) - {kind}
-    paired = PairedMoments.of(np.ones((6, 3)), np.ones((6, 3)))
-    left = Statistics({"x": example(), "y": shown()}).paired_with({"x": paired}).without({kind})
-    moments = kind is Statistic.SECOND_MOMENTS
-    expected = Statistics({"x": example(kinds=tuple(others)), "y": shown()})
-    assert left == (expected if moments else expected.paired_with({"x": paired}))
+    left = Statistics({"x": example(), "y": shown()}).without({kind})
+    assert left == Statistics({"x": example(kinds=tuple(others)), "y": shown()})
     assert left.without({Statistic.EXAMPLES})["y"].examples is None
 
 
@@ -79,18 +76,6 @@ def test_statistics_of_two_models_do_not_merge() -> None:
     with pytest.raises(CalibrationError) as caught:
         full().merge(Statistics(model="another"))
     assert caught.value.slug == "other-model"
-
-
-def test_pairs_join_what_is_known_and_are_kept(tmp_path: Path) -> None:
-    x = np.random.default_rng(0).normal(size=(6, 3))
-    pairs = {"/layer.0/x": PairedMoments.of(x, np.round(x)), "new": PairedMoments.of(x, x)}
-    found = full().paired_with(pairs)
-    assert {name: each.paired for name, each in found.items() if each.paired} == pairs
-    assert found["/layer.0/x"].moments == full()["/layer.0/x"].moments
-    assert found["new"].count == 6
-    assert found.model == "model"
-    found.save(tmp_path / "s.npz")
-    assert Statistics.read(tmp_path / "s.npz") == found
 
 
 def test_saved_and_read_again_they_are_the_same(tmp_path: Path) -> None:

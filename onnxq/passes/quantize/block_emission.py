@@ -77,10 +77,6 @@ class BlockQuantizer:
         """`values` [R, K] as the integer product sees them."""
         return round_activations(values, self.block) if self.block else values
 
-    def noise(self, values: np.ndarray | None = None) -> float:
-        """Expected squared error of an element of these values [R, K]; 0 of none, as scales hang on them."""
-        return 0.0 if values is None else float(np.square(self.apply(values) - values).mean())
-
 
 @dataclass(frozen=True, eq=False)
 class _Packed:

@@ -1,14 +1,14 @@
 """Weights and biases that make up for what rounding the activations does, in closed form.
 
-A product gets ``x~ = x + m e`` in place of x: e is what rounding (its own, or of everything before it) does
-to each element, and m is 1 with probability p, else 0. On average over m
+A product gets ``x~ = x + m e`` in place of x: e is what rounding does to each element, uncorrelated from
+channel to channel, and m is 1 with probability p, else 0. On average
 
-    E||x W - x~ V||^2 = tr(V'A V) - 2 tr(V'B W) + const,
-    A = sum (x + p e)'(x + p e) + p (1 - p) diag(sum e^2),   B = sum (x + p e)'x,
+    E||x W - x~ V||^2 = tr(V'A V) - 2 tr(V'B W) + tr(W'B W),
+    A = B + p diag(sum e^2),   B = sum x'x,
 
 so dropping the rounding of elements at random, QDrop's way to keep weights from relying on one particular
-rounding, is for one layer a ridge, and the best real weight is ``A^-1 B W``. For p = 1 it is the correction
-of QLLM, solved rather than learned.
+rounding, is for one layer a ridge, and the best real weight is ``A^-1 B W``. For p = 1 and a low rank it is
+the correction of QLLM, solved rather than learned, for the product's own rounding.
 
 Sources: QDrop (arXiv 2203.05740, sec. 3); QLLM (arXiv 2310.08041, sec. 3.2); bias correction as in
 "Data-Free Quantization" (arXiv 1906.04721, sec. 4.2), with measured means.
@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.ir.channels import live_channels
-from onnxq.statistics import PairedMoments
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,24 +33,24 @@ class Expectation:
 
     Attributes:
         second: A, float64 [K, K].
-        cross: B, float64 [K, K].
+        gram: B, float64 [K, K].
     """
 
     second: Floats
-    cross: Floats
+    gram: Floats
 
-    def loss(self, weight: np.ndarray, values: np.ndarray, gram: np.ndarray) -> float:
-        """``E||x W - x~ V||^2``, summed over tokens; `gram` is that of x."""
+    def loss(self, weight: np.ndarray, values: np.ndarray) -> float:
+        """``E||x W - x~ V||^2``, summed over tokens."""
         exact, given = np.asarray(weight, np.float64), np.asarray(values, np.float64)
         return float(
-            np.vdot(exact, gram @ exact)
-            - 2 * np.vdot(given, self.cross @ exact)
+            np.vdot(exact, self.gram @ exact)
+            - 2 * np.vdot(given, self.gram @ exact)
             + np.vdot(given, self.second @ given)
         )
 
 
 def expect_own_noise(gram: np.ndarray, noise: np.ndarray, probability: float = 1.0) -> Expectation:
-    """The form where the only error is the product's own rounding, uncorrelated from channel to channel.
+    """The form for a product's own rounding.
 
     Args:
         gram: X'X of the exact activations [K, K].
@@ -61,20 +60,6 @@ def expect_own_noise(gram: np.ndarray, noise: np.ndarray, probability: float = 1
     """
     exact = np.asarray(gram, np.float64)
     return Expectation(exact + np.diag(probability * noise), exact)
-
-
-def expect_paired(pairs: PairedMoments, noise: np.ndarray, probability: float = 1.0) -> Expectation:
-    """The form where everything before the product is quantized as well.
-
-    Args:
-        pairs: Moments of the exact activations together with those behind the quantized layers before.
-        noise: The product's own rounding on top of that, as for `expect_own_noise`.
-        probability: p.
-    """
-    p, exact = probability, pairs.gram_float
-    second = (1 - p) ** 2 * exact + p * (1 - p) * (pairs.cross + pairs.cross.T) + p * p * pairs.gram
-    second = second + np.diag(p * (1 - p) * pairs.error + p * noise)
-    return Expectation(second, (1 - p) * exact + p * pairs.cross)
 
 
 def best_weight(weight: np.ndarray, form: Expectation, *, damping: float = 1e-3, rank: int = 0) -> Floats:
@@ -92,7 +77,7 @@ def best_weight(weight: np.ndarray, form: Expectation, *, damping: float = 1e-3,
         return exact.copy()
     second = form.second[np.ix_(live, live)]
     second = second + damping * float(np.diag(second).mean()) * np.eye(len(second))
-    wanted = (form.cross - form.second)[live] @ exact
+    wanted = (form.gram - form.second)[live] @ exact
     change = np.linalg.solve(second, wanted)
     if 0 < rank < min(change.shape):
         change = _truncate(change, second, rank)

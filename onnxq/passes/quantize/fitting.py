@@ -86,8 +86,8 @@ def fit_layer(
         weight: [K, N], any float type.
         bias: [N], or None.
         quantizer: How x is rounded.
-        seen: What calibration knows of x: second moments (or paired ones) to fit, rows to judge. Without
-            moments the weight goes to its nearest codes.
+        seen: What calibration knows of x: second moments to fit, rows to judge. Without moments the weight
+            goes to its nearest codes.
         fit: See there.
         least_scale: Scale that a column of the weight has at least.
     """
@@ -145,7 +145,7 @@ def _fitted_weight(
     grid = symmetric_grid(
         target, fit.bits, weight_range=fit.weight_range, importance=importance, least_scale=least_scale
     )
-    damping = damping_for(len(weight), data.count, fit.damping)
+    damping = damping_for(len(weight), data.moments.count, fit.damping)
     rounded = feed_back(target, form.second, grid, damping=damping)
     reason = f"no {fit.rounding}: {rounded.reason}" if rounded.reason else ""
     return QuantizedWeight(rounded.codes, grid.scale[0]), reason

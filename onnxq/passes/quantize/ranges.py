@@ -81,10 +81,6 @@ class QuantParams:
         slack = 0.5001 * float(self.scale)
         return self.low - slack <= low and high <= self.high + slack
 
-    def noise(self, values: np.ndarray | None = None) -> float:
-        """Expected squared error of rounding one element; whichever `values` are rounded."""
-        return float(self.scale) ** 2 / 12
-
     def apply(self, values: np.ndarray) -> np.ndarray:
         """`values` rounded to the grid, any shape, as QuantizeLinear and DequantizeLinear do it."""
         zero = np.float32(self.zero_point)
@@ -104,10 +100,6 @@ class PerToken:
 
     bits: int = 8
     signed: bool = False
-
-    def noise(self, values: np.ndarray | None = None) -> float:
-        """Expected squared error of rounding one element of `values` [T, C]; 0 if they are not known."""
-        return 0.0 if values is None else float((self._scale(values).astype(np.float64) ** 2).mean()) / 12
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """`values` [T, C] rounded row by row."""
