@@ -5,8 +5,8 @@ python -m benchmarks.table [FOLDER]
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,9 @@ def page(folder: Path) -> str:
 
 def main() -> None:
     """Write the page of one folder of results."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=RESULTS, help="of results")
+    folder = parser.parse_args().folder
     (folder / "README.md").write_text(page(folder))
     print(folder / "README.md")
 
