@@ -11,6 +11,7 @@ from onnxq.api.stage import Stage
 from onnxq.planning.layer_plan import LayerPlan
 from onnxq.recipe import OptimizeSettings
 from onnxq.report.measures import Timing
+from onnxq.runtime import count_quantized
 from onnxq.targets import violations
 
 
@@ -42,7 +43,12 @@ def next_steps(
     broken = [each for each in violations(model, target) if each.owner] if own else []
     if broken:
         hints.append(f"{target.name} forbids what your passes made, {len(broken)} times: first {broken[0]}.")
-    if settings.passes is None and not plans:
+    if quantized := count_quantized(stage.model):
+        hints.append(
+            f"{quantized} products came quantized and stay as they are. Start from the float model; "
+            "`onnxq inspect` says which of them run slowly."
+        )
+    elif settings.passes is None and not plans:
         hints.append("No linear was found: `onnxq inspect` shows what onnxq sees in the model.")
     hints += speed_hints(timings, venue)
     if target.weight_bits == 7:

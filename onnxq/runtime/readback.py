@@ -33,6 +33,7 @@ KERNELS = frozenset(
 # A node that is a kernel already may be fused further, with what comes before it.
 _BETTER = {"MatMulIntegerToFloat": ("DynamicQuantizeMatMul",)}
 _INT8_PRODUCTS = ("MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "DynamicQuantizeMatMul")
+_PLAIN = ("ConvInteger", "MatMulInteger")
 _WEIGHT_INPUT = {"QLinearMatMul": 3, "QGemm": 3, "QLinearConv": 3}
 
 
@@ -127,6 +128,12 @@ def expected_kernels(model: ir.Model) -> list[Expected]:
         if weight is not None and node.op_type != "Gather":
             found.append(_expect(node, _kernels_for(node), weight.inputs[0]))
     return found
+
+
+def count_quantized(model: ir.Model) -> int:
+    """Products that compute in low precision, or are meant to, by whatever tool and in whatever kernel."""
+    plain = sum(node.op_type in _PLAIN for node in model.graph.all_nodes())
+    return plain + len(expected_kernels(model))
 
 
 def confirm_kernels(expected: Iterable[Expected], optimized: ir.Model) -> list[Landing]:

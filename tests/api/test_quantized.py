@@ -1,13 +1,25 @@
-"""What `inspect` says of models that are quantized already, by whatever tool."""
+"""What `inspect` and `optimize` make of models that are quantized already, by whatever tool."""
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
 from onnxq import api
+from onnxq.api.optimization import confirm_landings
+from onnxq.errors import VerificationFailed
+from onnxq.recipe import OptimizeSettings
+from onnxq.runtime import count_quantized
 from onnxq.runtime.traps import REASONS
+from onnxq.targets import TARGETS
+from tests.api.models import small
 from tests.graphs import model_of
+
+DYNAMIC = """g (float[b, s, 2] x) => (float[b, s, 2] y)
+    <int8[2,2] w = {1, 2, 3, 4}, int8 z = {0}, float sw = {0.1}> {
+    q, sx, zx = DynamicQuantizeLinear(x)
+    m = MatMulInteger(q, w, zx, z) f = Cast<to = 1>(m) t = Mul(sx, sw) y = Mul(f, t) }"""
 
 
 def quantized(*, axis: int = 1, activation: str = "uint8", copies: int = 1) -> ir.Model:
@@ -76,13 +88,29 @@ def test_a_float_model_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_scale_for_the_whole_batch_is_named_as_a_trap() -> None:
-    model = model_of(
-        """g (float[b, s, 2] x) => (float[b, s, 2] y)
-            <int8[2,2] w = {1, 2, 3, 4}, int8 z = {0}, float sw = {0.1}> {
-            q, sx, zx = DynamicQuantizeLinear(x)
-            m = MatMulInteger(q, w, zx, z) f = Cast<to = 1>(m) t = Mul(sx, sw) y = Mul(f, t) }"""
-    )
+    model = model_of(DYNAMIC)
     next(iter(model.graph)).name = "rounded"
     found = api.inspect(model)
     assert [(trap.node, trap.reason) for trap in found.traps] == [("rounded", REASONS["scale-of-the-batch"])]
     assert "run slowly or wrongly" in found.hints[0]
+
+
+def test_a_product_that_came_quantized_is_not_taken_for_one_of_onnxqs() -> None:
+    """Of its own products onnxq demands that they reach their kernels; another tool's may miss them."""
+    model, target = quantized(activation="int8", copies=2), TARGETS["x86-vnni"]
+    assert confirm_landings(model, target, model) == {}
+    with pytest.raises(VerificationFailed, match="2 of 2 quantized products miss their kernel"):
+        confirm_landings(model, target, small())
+
+
+@pytest.mark.parametrize(("model", "count"), [(quantized(copies=2), 2), (model_of(DYNAMIC), 1), (small(), 0)])
+def test_products_that_came_quantized_are_counted(model: ir.Model, count: int) -> None:
+    assert count_quantized(model) == count
+
+
+def test_the_report_says_that_products_came_quantized() -> None:
+    data = {"x": np.random.default_rng(2).normal(size=(16, 2, 4)).astype(np.float32)}
+    settings = OptimizeSettings(target="x86-vnni", effort="fast", threads=1, verify="never")
+    hints = " ".join(api.optimize(quantized(), data, settings=settings).report.hints)
+    assert "1 products came quantized" in hints
+    assert "No linear was found" not in hints

@@ -112,12 +112,18 @@ def test_four_bits_are_refused_by_those_that_have_none(name: str) -> None:
 def test_what_a_pass_made_may_not_break_the_rules_and_what_was_there_may() -> None:
     model = ir.from_proto(ir.to_proto(made("tensorrt").model))
     with pytest.raises(VerificationFailed) as caught:
-        check_rules(model, TARGETS["x86-vnni"])
+        check_rules(model, TARGETS["x86-vnni"], models.digits())
     assert caught.value.slug == "forbidden-form"
     assert "signed-activation" in str(caught.value)
     for node in nodes(model):
         node.metadata_props.pop("onnxq.pass", None)
-    check_rules(model, TARGETS["x86-vnni"])
+    check_rules(model, TARGETS["x86-vnni"], models.digits())
+
+
+def test_a_pass_may_spell_anew_what_came_in_a_form_that_is_forbidden() -> None:
+    """Files of other tools, and onnxq's own for another target, are no bugs of this run."""
+    model = made("tensorrt").model
+    check_rules(model, TARGETS["x86-vnni"], model)
 
 
 @pytest.mark.parametrize("name", NAMED)
