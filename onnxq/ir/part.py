@@ -50,12 +50,17 @@ class Part:
         bias = self.linear.bias
         return None if bias is None else bias[self.start : self.start + self.width]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the linear's output, nothing being cut."""
+        return self.value is self.linear.output
+
     def is_exclusive(self) -> bool:
         """Whether one node alone reads these columns, and only once."""
         whole = self.linear.output
         if any(value.is_graph_output() for value in (whole, self.value)) or len(self.value.uses()) != 1:
             return False
-        if self.value is whole:
+        if self.is_whole:
             return True
         others = [part for node, index in whole.uses() for part in _cuts(node, index, self.linear)]
         return all(part is not None and (part.value is self.value or self._apart(part)) for part in others)

@@ -1,7 +1,8 @@
 """The narrow product beside a linear: ``x[..., S] @ W[S]``, and where ``x[..., S]`` comes from.
 
 It comes from a Gather on the last axis of x; or, where x = act(up(z)) or x = act(gate(z)) * up(z), from the
-same with S's columns of the linears alone, so that nothing is gathered. x itself keeps its width.
+same with S's columns of the linears alone, so that nothing is gathered. x itself keeps its width. Gate and up
+may be columns of one linear.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from onnxq.contract import Edit
 from onnxq.ir.activation import Activation, find_activation
 from onnxq.ir.append import join
 from onnxq.ir.channels import live_channels
-from onnxq.ir.linear import Linear, linear_giving, rewrite_linear
+from onnxq.ir.linear import Linear, rewrite_linear
+from onnxq.ir.part import Part, part_giving
 from onnxq.ir.precision import round_once
 from onnxq.ir.walk import is_op, producer, root_of
 
@@ -30,16 +32,21 @@ class Hidden:
     Attributes:
         value: The tensor.
         activation: What is applied to the first linear, or to the gate.
-        argument: The linear under the activation.
-        factor: The linear that is multiplied in, in a gated block.
+        argument: The linear, or the columns of one, under the activation.
+        factor: What is multiplied in, in a gated block.
         product: The Mul of a gated block.
     """
 
     value: ir.Value
     activation: Activation
-    argument: Linear
-    factor: Linear | None = None
+    argument: Part
+    factor: Part | None = None
     product: ir.Node | None = None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What it is computed from: the argument and, in a gated block, the factor."""
+        return (self.argument,) if self.factor is None else (self.argument, self.factor)
 
 
 def find_hidden(value: ir.Value) -> Hidden | None:
@@ -50,14 +57,14 @@ def find_hidden(value: ir.Value) -> Hidden | None:
         found = _gated(value, node)
     if found is None or found.activation.bias is not None:
         return None
-    linears = [found.argument, *([found.factor] if found.factor is not None else [])]
-    apart = any(linear.node.graph is not (node.graph if node is not None else None) for linear in linears)
+    graph = node.graph if node is not None else None
+    apart = any(part.linear.node.graph is not graph for part in found.parts)
     return None if apart else found
 
 
 def _plain(value: ir.Value, node: ir.Node) -> Hidden | None:
     activation = find_activation(node)
-    argument = linear_giving(activation.input) if activation is not None else None
+    argument = part_giving(activation.input) if activation is not None else None
     if activation is None or argument is None or activation.output is not value:
         return None
     return Hidden(value, activation, argument)
@@ -70,8 +77,8 @@ def _gated(value: ir.Value, product: ir.Node) -> Hidden | None:
         activation = find_activation(last) if last is not None else None
         if activation is None or other is None:
             continue
-        argument, factor = linear_giving(activation.input), linear_giving(other)
-        same = argument is not None and factor is not None and argument.columns == factor.columns
+        argument, factor = part_giving(activation.input), part_giving(other)
+        same = argument is not None and factor is not None and argument.width == factor.width
         if argument is not None and same:
             return Hidden(value, activation, argument, factor, product)
     return None
@@ -104,7 +111,7 @@ def branch_channels(hidden: Hidden, channels: np.ndarray, near: ir.Node, edit: E
     if hidden.factor is None or hidden.product is None:
         return narrow
     factor = _columns(hidden.factor, channels, near, edit)
-    parts = [factor if part is hidden.factor.output else narrow for part in hidden.product.inputs]
+    parts = [factor if part is hidden.factor.value else narrow for part in hidden.product.inputs]
     (product,) = edit.insert("Mul", parts, before=near, names=[f"{hidden.value.name}_outliers"])
     return _typed(product, hidden.value, len(channels))
 
@@ -145,18 +152,19 @@ def _residual_behind(output: ir.Value) -> ir.Node | None:
     return None if constant or node.graph is not made.graph else node
 
 
-def _columns(linear: Linear, channels: np.ndarray, near: ir.Node, edit: Edit) -> ir.Value:
-    """The outputs `channels` of `linear`, computed alone."""
-    label = linear.node.name or str(linear.output.name)
-    weight = round_once(linear.weight[:, channels], linear.dtype)
-    part = edit.constant(weight, f"{label}_outlier_columns", near=near)
-    (value,) = edit.insert("MatMul", [linear.activation, part], before=near, names=[f"{label}_outliers"])
-    _typed(value, linear.output, len(channels))
-    if linear.bias is None:
+def _columns(part: Part, channels: np.ndarray, near: ir.Node, edit: Edit) -> ir.Value:
+    """The columns `channels` of `part`, computed alone."""
+    linear = part.linear
+    label = (linear.node.name if part.is_whole else None) or str(part.value.name)
+    weight = round_once(part.weight[:, channels], linear.dtype)
+    columns = edit.constant(weight, f"{label}_outlier_columns", near=near)
+    (value,) = edit.insert("MatMul", [linear.activation, columns], before=near, names=[f"{label}_outliers"])
+    _typed(value, part.value, len(channels))
+    if part.bias is None:
         return value
-    bias = edit.constant(round_once(linear.bias[channels], linear.dtype), f"{label}_outlier_bias", near=near)
+    bias = edit.constant(round_once(part.bias[channels], linear.dtype), f"{label}_outlier_bias", near=near)
     (biased,) = edit.insert("Add", [value, bias], before=near, names=[f"{label}_outliers_biased"])
-    return _typed(biased, linear.output, len(channels))
+    return _typed(biased, part.value, len(channels))
 
 
 def _copied(

@@ -94,28 +94,26 @@ def _by_columns(value: ir.Value) -> Source | None:
     if linear is not None:
         return Source(value, linear, between=_inside(linear)) if _owned(linear, value) else None
     hidden = find_hidden(value)
-    if hidden is None:
+    if hidden is None or not _private(hidden) or not all(part.is_whole for part in hidden.parts):
+        return None  # columns that are cut out by their places cannot grow
+    argument = hidden.argument.linear
+    if not _owned(argument, argument.output):
         return None
-    factor = hidden.factor
-    if factor is None:
-        scalable = hidden.activation.kind == "relu" and _private(hidden)
-        own = scalable and _owned(hidden.argument, hidden.activation.input)
-        inside = (*_inside(hidden.argument), hidden.argument.output)
-        return Source(value, hidden.argument, between=inside) if own else None
-    if not _private(hidden) or factor.node is hidden.argument.node:
+    between = (*_inside(argument), argument.output)
+    if hidden.factor is None:
+        return Source(value, argument, between=between) if hidden.activation.kind == "relu" else None
+    factor = hidden.factor.linear
+    if factor.node is argument.node or not _owned(factor, factor.output):
         return None
-    if not _owned(factor, factor.output) or not _owned(hidden.argument, hidden.argument.output):
-        return None
-    between = [*_inside(factor), factor.output, *_inside(hidden.argument), hidden.argument.output]
-    between += [out for node in hidden.activation.nodes for out in node.outputs]
-    return Source(value, factor, hidden.argument, tuple(between))
+    inner = [out for node in hidden.activation.nodes for out in node.outputs]
+    return Source(value, factor, argument, (*_inside(factor), factor.output, *between, *inner))
 
 
 def _private(hidden: Hidden) -> bool:
     """Whether nobody outside the block reads what is inside it."""
     inside = {*hidden.activation.nodes, *([hidden.product] if hidden.product is not None else [])}
     values = [out for node in inside for out in node.outputs if out is not hidden.value]
-    values += [hidden.argument.output, *([hidden.factor.output] if hidden.factor is not None else [])]
+    values += [part.value for part in hidden.parts]
     return all(
         not value.is_graph_output() and all(user in inside for user, _ in value.uses()) for value in values
     )
