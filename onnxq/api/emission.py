@@ -33,8 +33,7 @@ from onnxq.passes.quantize.products import QuantizeProducts
 from onnxq.passes.quantize.weights import WeightRange
 from onnxq.planning.layers import Plan
 from onnxq.planning.options import BLOCK, Form
-from onnxq.planning.settings import BYTES_EXCHANGE, EXCHANGE, PlanSettings
-from onnxq.planning.trial import TrialSettings
+from onnxq.planning.settings import BYTES_EXCHANGE, EXCHANGE, PlanSettings, TrialSettings
 from onnxq.recipe import OptimizeSettings
 from onnxq.targets import Target
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxq.ir.mixing import BLOCK as MIXED
-from onnxq.planning.groups import is_shared
+from onnxq.planning.groups import Group, is_shared
 from onnxq.planning.options import Option
-from onnxq.planning.settings import PlanSettings
-from onnxq.planning.trial import NOTICEABLE, Group, Trial
+from onnxq.planning.trial import NOTICEABLE, Trial
 
 
-def alternatives(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
+def alternatives(trial: Trial) -> Iterator[Option]:
     """What is worth a trial for one group."""
-    shared = "int8 blocks" in settings.forms and is_shared(trial.group)
-    for form in settings.forms:
+    forms = trial.settings.forms
+    shared = "int8 blocks" in forms and is_shared(trial.group)
+    for form in forms:
         if form == "float":
             yield Option(form)
         elif form == "int8 per-token":
@@ -22,7 +22,7 @@ def alternatives(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
         elif shared:  # evened out, the weight would no longer be the embedding's
             yield from (Option(form),) if form == "int8 blocks" else ()
         elif form == "int8 static":
-            yield from _static_options(trial, settings)
+            yield from _static_options(trial)
         else:
             yield from (Option(form, scaled=scaled) for scaled in _evened(trial.group))
 
@@ -39,7 +39,8 @@ def _per_token_options(trial: Trial) -> Iterator[Option]:
             yield Option("int8 per-token", scaled=scaled, rotated=rotated)
 
 
-def _static_options(trial: Trial, settings: PlanSettings) -> Iterator[Option]:
+def _static_options(trial: Trial) -> Iterator[Option]:
+    settings = trial.settings
     scales = settings.insert_nodes and not trial.group.from_norm and trial.unevenness() > NOTICEABLE
     yield Option()
     if scales:

@@ -41,7 +41,7 @@ class Point:
     """One plan on the front.
 
     Attributes:
-        cost: Microseconds of all groups.
+        cost: Of all groups, in microseconds or bytes.
         error: Error of all groups.
         chosen: Which option of each group, by its place in what the group measured.
         changed: The group whose option the step to this plan changed; "" for the first.

@@ -18,8 +18,40 @@ from onnxq.passes.migrate.places import Place, find_place
 from onnxq.passes.migrate.sites import sharing_obstacle
 from onnxq.passes.migrate.widen import find_source
 from onnxq.planning.options import BLOCK
-from onnxq.planning.trial import Group
-from onnxq.statistics import Statistics
+from onnxq.statistics import Statistics, TensorStatistics
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """An activation and linears that read it, which share whatever is done to it.
+
+    Attributes:
+        activation: The value [..., K].
+        linears: Its readers, in the order of the graph; or one of them, nothing being done to the activation.
+        seen: What calibration saw: extremes of the channels, and rows.
+        from_norm: Whether a norm gives it, which takes any scale for nothing.
+        place: What above it takes a scale and leaves no trace; None if nothing does.
+        name: Tells it from other groups.
+        copying: Nodes that it takes to repeat channels of the activation; None where they cannot be.
+    """
+
+    activation: ir.Value
+    linears: tuple[Linear, ...]
+    seen: TensorStatistics
+    from_norm: bool
+    place: Place | Norm | None = None
+    name: str = ""
+    copying: int | None = None
+
+    @property
+    def channels(self) -> int:
+        """K."""
+        return self.linears[0].channels
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """N of each linear."""
+        return tuple(linear.columns for linear in self.linears)
 
 
 def groups_of(linears: Sequence[Linear], statistics: Statistics, *, apart: bool = False) -> list[Group]:

@@ -16,7 +16,8 @@ class Considered:
     Attributes:
         option: In words.
         sqnr_db: SQNR of the linear's own output in that form, its input being exact; infinite for float.
-        cost: Microseconds it is expected to take, with all linears that read the same activation.
+        cost: Microseconds it is expected to take, with all linears that read the same activation; or bytes of
+            their weights.
     """
 
     option: str

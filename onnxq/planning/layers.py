@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import onnx_ir as ir
 
@@ -27,12 +26,12 @@ from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.migrate.split_channels import SplitChannels
 from onnxq.planning.alternatives import alternatives
 from onnxq.planning.front import Measured, Point, balanced_point, pareto_front
-from onnxq.planning.groups import Weigher, groups_of, is_shared
+from onnxq.planning.groups import Group, Weigher, groups_of, is_shared
 from onnxq.planning.layer_plan import Considered, LayerPlan, kept_float
-from onnxq.planning.options import Form, Option
+from onnxq.planning.options import Count, Form, Option
 from onnxq.planning.reasons import decibels, evidence, reason_of
 from onnxq.planning.settings import PlanSettings
-from onnxq.planning.trial import Group, Trial
+from onnxq.planning.trial import Trial
 from onnxq.statistics import Statistics
 
 ENOUGH = 1e-4
@@ -216,16 +215,14 @@ class _Candidates:
     measured: tuple[Measured, ...]
     channels: Mapping[int, tuple[int, ...]]
     shared: bool = False
-    count: Literal["time", "bytes"] = "time"
+    count: Count = "time"
 
     @classmethod
     def of(cls, group: Group, settings: PlanSettings, weight: float) -> _Candidates:
-        trial = Trial(
-            group, replace(settings.trial, margin=settings.margin, weight_bits=settings.target.weight_bits)
-        )
+        trial = Trial(group, settings)
         measured = tuple(
             Measured(option, _cost(option, group, settings), trial.errors(option), weight)
-            for option in alternatives(trial, settings)
+            for option in alternatives(trial)
         )
         counts = {each.option.split for each in measured}
         channels = {count: tuple(trial.channels(count).tolist()) for count in counts}

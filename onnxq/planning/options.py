@@ -10,6 +10,8 @@ from onnxq.ir.mixing import BLOCK as MIXED
 from onnxq.targets.costs import Kernel, KernelCosts
 
 Form = Literal["int8 static", "int8 per-token", "int8 blocks", "int4 blocks", "float"]
+Count = Literal["time", "bytes"]
+"""What an option costs: microseconds that it takes, or bytes of its weights."""
 BLOCK = 64
 """Channels that share a scale in products in blocks."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 from onnxq.planning.front import Measured
+from onnxq.planning.options import Count
 
 SHARES = "its weight is an embedding's table too, and in blocks both read the same bytes"
 
@@ -28,7 +28,7 @@ def reason_of(chosen: Measured, measured: Sequence[Measured], shared: bool) -> s
     return "takes away enough error for its time"
 
 
-def evidence(chosen: Measured, measured: Sequence[Measured], count: Literal["time", "bytes"]) -> str:
+def evidence(chosen: Measured, measured: Sequence[Measured], count: Count) -> str:
     """The numbers that it was weighed by: against the cheapest option, or against the next if it is that.
 
     Args:
@@ -57,7 +57,7 @@ def decibels(error: float) -> float:
     return -10 * math.log10(error) if error > 0 else math.inf
 
 
-def _declined(chosen: Measured, measured: Sequence[Measured], count: Literal["time", "bytes"]) -> str:
+def _declined(chosen: Measured, measured: Sequence[Measured], count: Count) -> str:
     """What the step that was not taken would have bought: the one that takes away the most for its cost."""
     better = [each for each in measured if each.error < chosen.error]
     if not better:
@@ -70,7 +70,7 @@ def _declined(chosen: Measured, measured: Sequence[Measured], count: Literal["ti
     return f"the next one ({following.option}) makes the error {times} times smaller for {more} more"
 
 
-def _in_float(chosen: Measured, measured: Sequence[Measured], count: Literal["time", "bytes"]) -> str:
+def _in_float(chosen: Measured, measured: Sequence[Measured], count: Count) -> str:
     rounded = [each for each in measured if sum(each.errors)]
     if not rounded:
         return ""
@@ -80,11 +80,11 @@ def _in_float(chosen: Measured, measured: Sequence[Measured], count: Literal["ti
     return f"{more} more than {best.option}, which has {reached:.1f} dB"
 
 
-def _price(cost: float, count: Literal["time", "bytes"]) -> str:
+def _price(cost: float, count: Count) -> str:
     return f"for {_amount(cost, count)} more" if cost > 0 else "at no cost"
 
 
-def _amount(cost: float, count: Literal["time", "bytes"]) -> str:
+def _amount(cost: float, count: Count) -> str:
     """Microseconds or bytes, with three digits and no exponent."""
     small, large = ("us", "ms") if count == "time" else ("B", "kB")
     return f"{cost:.3g} {small}" if abs(cost) < 999.5 else f"{cost / 1000:.3g} {large}"

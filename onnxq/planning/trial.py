@@ -7,16 +7,12 @@ with feedback later takes most of the weight's part away, which `TrialSettings.w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import onnx_ir as ir
 
-from onnxq.ir.linear import Linear
 from onnxq.ir.mixing import BLOCK as MIXED
 from onnxq.ir.mixing import mix_channels, mix_rows
-from onnxq.ir.norm import Norm
 from onnxq.passes.migrate.copies import Rules, choose_copies
 from onnxq.passes.migrate.outliers import Product, choose_channels, rank_channels, side_by_side
 from onnxq.passes.migrate.places import Place
@@ -26,75 +22,22 @@ from onnxq.passes.quantize.block_codes import block_grid, round_activations
 from onnxq.passes.quantize.ranges import PerToken, params_for
 from onnxq.passes.quantize.rounding import round_nearest
 from onnxq.passes.quantize.weights import quantize_weight
+from onnxq.planning.groups import Group
 from onnxq.planning.options import BLOCK, Option
-from onnxq.statistics import TensorStatistics
+from onnxq.planning.settings import PlanSettings
 from onnxq.statistics.moments import counted_energy
 
 MOST_COLUMNS = 2048
 """Columns of a weight that are looked at; of a vocabulary's 50,000 a part tells the same."""
-FEEDBACK_LEAVES = 0.3
-"""Part of the squared error of rounding a weight that is left after feedback: .00023 of .00082 on MiniLM."""
 NOTICEABLE = 1.02
 """How uneven channels must be to be evened out at all."""
 MOST_SPLIT = 15
 
 
-@dataclass(frozen=True)
-class TrialSettings:
-    """How finely a trial rounds.
-
-    Attributes:
-        weight_bits: Of the weights.
-        activation_bits: Of the activation.
-        margin: Part by which static ranges are widened.
-        weight_noise: Part of the weights' squared rounding error that the real rounding leaves.
-        rows: Most tokens to look at.
-    """
-
-    weight_bits: int = 8
-    activation_bits: int = 8
-    margin: float = 0.1
-    weight_noise: float = FEEDBACK_LEAVES
-    rows: int = 512
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """An activation and linears that read it, which share whatever is done to it.
-
-    Attributes:
-        activation: The value [..., K].
-        linears: Its readers, in the order of the graph; or one of them, nothing being done to the activation.
-        seen: What calibration saw: extremes of the channels, and rows.
-        from_norm: Whether a norm gives it, which takes any scale for nothing.
-        place: What above it takes a scale and leaves no trace; None if nothing does.
-        name: Tells it from other groups.
-        copying: Nodes that it takes to repeat channels of the activation; None where they cannot be.
-    """
-
-    activation: ir.Value
-    linears: tuple[Linear, ...]
-    seen: TensorStatistics
-    from_norm: bool
-    place: Place | Norm | None = None
-    name: str = ""
-    copying: int | None = None
-
-    @property
-    def channels(self) -> int:
-        """K."""
-        return self.linears[0].channels
-
-    @property
-    def columns(self) -> tuple[int, ...]:
-        """N of each linear."""
-        return tuple(linear.columns for linear in self.linears)
-
-
 class Trial:
     """The linears of one group in float, and what each option makes of them."""
 
-    def __init__(self, group: Group, settings: TrialSettings) -> None:
+    def __init__(self, group: Group, settings: PlanSettings) -> None:
         """Compute the exact outputs.
 
         Raises:
@@ -104,7 +47,7 @@ class Trial:
         if seen.rows is None or seen.channel is None or not len(seen.rows.values):
             raise ValueError(f"no rows of {group.activation.name!r}")
         self.group, self.settings = group, settings
-        self.rows = seen.rows.values[: settings.rows]
+        self.rows = seen.rows.values[: settings.trial.rows]
         self.low, self.high = seen.channel.low, seen.channel.high
         self.weights = [_some_columns(linear.weight) for linear in group.linears]
         self.exact = [self.rows @ weight for weight in self.weights]
@@ -160,7 +103,7 @@ class Trial:
     def _energy(self, from_activation: np.ndarray, from_weight: np.ndarray) -> np.ndarray:
         """Squared error of each token, as much of the weight's as feedback will leave."""
         energy: np.ndarray = np.square(from_activation).sum(axis=1, dtype=np.float64)
-        energy += self.settings.weight_noise * np.square(from_weight).sum(axis=1, dtype=np.float64)
+        energy += self.settings.trial.weight_noise * np.square(from_weight).sum(axis=1, dtype=np.float64)
         return energy
 
     def unevenness(self) -> float:
@@ -190,13 +133,13 @@ class Trial:
     ) -> np.ndarray:
         """What rounding adds to the activation [R, K]."""
         if option.form == "int8 per-token":
-            return np.asarray(PerToken(self.settings.activation_bits).apply(rows) - rows)
+            return np.asarray(PerToken(self.settings.trial.activation_bits).apply(rows) - rows)
         if option.form in ("int8 blocks", "int4 blocks"):
             return np.asarray(round_activations(rows, BLOCK) - rows)
         low, high = self.low / scale, self.high / scale
         low[split] = high[split] = 0.0
         widened = 1 + self.settings.margin
-        bits = self.settings.activation_bits
+        bits = self.settings.trial.activation_bits
         params = params_for(float(low.min()) * widened, float(high.max()) * widened, bits)
         noise: np.ndarray = params.apply(rows) - rows
         noise[:, split] = 0.0
@@ -207,7 +150,7 @@ class Trial:
             grid = block_grid(weight, 4, BLOCK, symmetric=False)
             return grid.values(round_nearest(weight, grid)).astype(np.float32)
         if option.form != "int8 blocks":
-            return quantize_weight(weight, self.settings.weight_bits).values
+            return quantize_weight(weight, self.settings.target.weight_bits).values
         return round_activations(weight.T, BLOCK).T  # 8 bits around zero are the same for both
 
 

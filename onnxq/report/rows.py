@@ -18,12 +18,13 @@ class Tried:
     Attributes:
         option: In words.
         sqnr_db: The layer's own output in that form against float; infinite for float itself.
-        microseconds: Time it is expected to take, with all layers that read the same activation.
+        cost: Microseconds it is expected to take, with all layers that read the same activation; or bytes of
+            their weights.
     """
 
     option: str
     sqnr_db: float
-    microseconds: float
+    cost: float
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ import onnx_ir as ir
 from onnxq.calibration import collect, open_data
 from onnxq.planning.layer_plan import LayerPlan
 from onnxq.planning.layers import Plan, plan_layers
-from onnxq.planning.settings import PlanSettings
-from onnxq.planning.trial import TrialSettings
+from onnxq.planning.settings import PlanSettings, TrialSettings
 from onnxq.statistics import Statistic, Statistics
 from onnxq.targets import TARGETS
 from onnxq.targets.costs import KernelCosts
