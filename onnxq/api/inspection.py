@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
@@ -22,6 +23,8 @@ from onnxq.ir.embedding import Embedding, find_embedding
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.walk import nodes
+from onnxq.passes.clean.inline_functions import InlineFunctions
+from onnxq.pipeline import run
 from onnxq.recipe import DataSettings
 from onnxq.report.measures import Rejection
 from onnxq.report.results import Inspection
@@ -63,10 +66,11 @@ def inspect(
             threads=records.usable_threads(threads),
             progress=progress,
         ).undivided()
-        opened, outliers = stage.model, _outliers(stage)
+        opened = stage.model
+        outliers = _outliers(replace(stage, model=_inlined(opened)))
         used = records.held_out_record(stage.calibration)
     told("looking at the graph", 0, 0)
-    parts, near_misses = _parts(opened)
+    parts, near_misses = _parts(_inlined(opened))
     quantized = look_at_kernels(opened)
     return Inspection(
         model=records.model_record(opened, records.name_of(model, opened)),
@@ -79,6 +83,11 @@ def inspect(
         kernels=quantized.kernels,
         traps=quantized.traps,
     )
+
+
+def _inlined(model: ir.Model) -> ir.Model:
+    """The model without its functions, as `optimize` looks at it."""
+    return run(model, [InlineFunctions()], verify="never").model if model.functions else model
 
 
 def _parts(model: ir.Model) -> tuple[tuple[Part, ...], tuple[Rejection, ...]]:

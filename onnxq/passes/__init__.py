@@ -10,6 +10,7 @@ from onnxq.contract import AnyPass
 from onnxq.errors import UsageProblem
 
 _MODULES = {
+    "inline-functions": "onnxq.passes.clean.inline_functions:InlineFunctions",
     "infer-shapes": "onnxq.passes.clean.infer_shapes:InferShapes",
     "raise-opset": "onnxq.passes.clean.raise_opset:RaiseOpset",
     "drop-identity": "onnxq.passes.clean.drop_identity:DropIdentity",

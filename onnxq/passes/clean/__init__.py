@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxq.contract import AnyPass
 
 CLEANING = (
+    "inline-functions",
     "infer-shapes",
     "drop-identity",
     "drop-dropout",
@@ -20,7 +21,7 @@ CLEANING = (
     "share-constants",
     "drop-unused",
 )
-"""The exact cleaning pipeline, by name. Types come first, for others read them, and again after folding."""
+"""The exact cleaning pipeline, by name. Types come early, for others read them, and again after folding."""
 
 
 def cleaning(opset: int | None = None) -> tuple[AnyPass, ...]:
@@ -34,4 +35,4 @@ def cleaning(opset: int | None = None) -> tuple[AnyPass, ...]:
     from onnxq.passes.clean.raise_opset import RaiseOpset
 
     passes = [registry()[name]() for name in CLEANING]
-    return tuple(passes) if opset is None else (passes[0], RaiseOpset(opset), *passes[1:])
+    return tuple(passes) if opset is None else (*passes[:2], RaiseOpset(opset), *passes[2:])
