@@ -21,7 +21,7 @@ from onnxq.api.clipping import clip_ranges
 from onnxq.api.effects import measure_decided, read_together
 from onnxq.api.emission import Emission
 from onnxq.api.evaluate import measure_effects, measure_fidelity
-from onnxq.api.execution import Execution, gather_once
+from onnxq.api.execution import Execution, Run, gather_once
 from onnxq.api.goals import Goals
 from onnxq.api.learned import Learning
 from onnxq.api.ranges import UNTRIED, Ranges, choose_ranges
@@ -30,7 +30,6 @@ from onnxq.api.stage import Stage
 from onnxq.api.steering import Standing, settle
 from onnxq.contract import AnyPass
 from onnxq.passes.clean import cleaning
-from onnxq.pipeline import PipelineResult
 from onnxq.planning.layers import Plan, plan_layers
 from onnxq.planning.rows import rows_at
 from onnxq.recipe import OptimizeSettings
@@ -47,8 +46,6 @@ _REASONS = {
     Standing.TOO_FAR: "the fidelity asked for was missed without it",
     Standing.TOO_COSTLY: "the speed or size asked for was missed without it",
 }
-Prepared = tuple[Sequence[AnyPass], PipelineResult]
-"""Passes, and what came of them."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Outcome:
 
     model: ir.Model
     exact: ir.Model
-    runs: tuple[tuple[Sequence[AnyPass], PipelineResult], ...]
+    runs: tuple[Run, ...]
     plan: Plan | None
     fidelity: Comparison
     ranges: Ranges = UNTRIED
@@ -134,7 +131,7 @@ class Attempts:
         effects = measure_decided(self.stage, outcome.exact, outcome.plan.layers, rounding)
         return replace(outcome, effects=effects)
 
-    def _settled(self, outcome: Outcome, base: Prepared) -> Outcome:
+    def _settled(self, outcome: Outcome, base: Run) -> Outcome:
         """The first outcome, or that of the nearest plan on the front that meets the goals."""
         plan = outcome.plan
         if plan is None or not plan.front:
@@ -153,7 +150,7 @@ class Attempts:
         settle(plan.place, len(plan.front) - 1, attempt)
         return outcome
 
-    def _first(self, base: Prepared, statistics: Statistics) -> Outcome:
+    def _first(self, base: Run, statistics: Statistics) -> Outcome:
         """The plan that balances error and cost, whatever the goals are.
 
         A second one, in which a Mul may even channels out, is tried in the best effort, or where a Mul costs
@@ -208,13 +205,13 @@ class Attempts:
         result = self.execution.run_now(self.stage.model, passes)
         return Outcome(result.model, result.model, ((passes, result),), None, self._fidelity(result.model))
 
-    def _carry_out(self, plan: Plan, base: Prepared) -> Outcome:
+    def _carry_out(self, plan: Plan, base: Run) -> Outcome:
         passes = self.emission.preparing(plan)
         prepared = self.execution.run(base[1].model, passes, gather_once(passes, self.stage.gather))
         ranges = self._ranges(plan, prepared.model) if plan.names("int8 static") else UNTRIED
         return self._rounded(plan, Candidate(prepared.model, ranges), (base, (passes, prepared)))
 
-    def _rounded(self, plan: Plan, candidate: Candidate, runs: tuple[Prepared, Prepared]) -> Outcome:
+    def _rounded(self, plan: Plan, candidate: Candidate, runs: tuple[Run, Run]) -> Outcome:
         """The quantized model, `runs` having prepared it; weights are fitted to what was prepared."""
         exact = runs[1][1].model
         quantizing = self.emission.quantizing(plan, candidate.ranges, candidate.fitting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from onnxq.api import records
 from onnxq.recipe import BenchSettings
@@ -156,9 +156,8 @@ def _agrees(each: Latency) -> bool:
     return each.speedup_low / _CLOSE <= each.speedup_least <= each.speedup_high * _CLOSE
 
 
-def _which(timed: Timed, wanted: object) -> str:
+def _which(timed: Timed, wanted: Callable[[Latency], bool]) -> str:
     """The models that something is true of at any shape, in words."""
-    assert callable(wanted)
     return ", ".join(
         dict.fromkeys(name for found in timed.values() for name, each in found.items() if wanted(each))
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxq.api import records
 from onnxq.api.stage import Progress, Stage, watched_values
 from onnxq.calibration import collect
 from onnxq.interop import Acceptable
@@ -37,13 +36,7 @@ def calibrate(
         threads: Threads of the runtime; None for all cores.
         progress: Called with a stage in words, steps done and steps in all.
     """
-    stage = Stage.open(
-        model,
-        calibration,
-        data or DataSettings(),
-        threads=records.usable_threads(threads),
-        progress=progress,
-    ).undivided()
+    stage = Stage.undivided(model, calibration, data, threads=threads, progress=progress)
     names = watched_values(stage.model)
     return collect(
         stage.model,

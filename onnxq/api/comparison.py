@@ -35,8 +35,7 @@ def compare(
     Raises:
         ModelError: The two have other inputs, so that no data fits both ("other-inputs").
     """
-    count = records.usable_threads(threads)
-    stage = Stage.open(a, data, options or DataSettings(), threads=count, progress=progress).undivided()
+    stage = Stage.undivided(a, data, options, threads=threads, progress=progress)
     candidate = as_model(b)
     ours, theirs = ({value.name for value in each.graph.inputs} for each in (stage.model, candidate))
     if not theirs <= ours:
@@ -49,7 +48,7 @@ def compare(
         stage.model,
         candidate,
         stage.calibration,
-        count,
+        stage.threads,
         lambda done, total: stage.progress("comparing", done, total),
     )
     return CompareResult(

@@ -18,7 +18,7 @@ from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.pipeline import apply_pass
 from onnxq.planning.layer_plan import LayerPlan
 
-EFFECT_SAMPLES = 8
+_SAMPLES = 8
 """Samples on which they are measured; each layer takes a session of its own."""
 
 
@@ -51,7 +51,7 @@ def measure_decided(
         SQNR of the output in dB with nothing else rounded, by name of the linear.
     """
     apart = stage.trial.heldout
-    few = apart.select(apart.indices[:EFFECT_SAMPLES])
+    few = apart.select(apart.indices[:_SAMPLES])
     groups = tuple(read_together(layers, ("int8 static", "int8 per-token")).values())
     statistics = stage.gather(model, names_wanted((rounding,), model))
     found = {}

@@ -15,6 +15,9 @@ from onnxq.recipe import OptimizeSettings
 from onnxq.statistics import Statistic, Statistics
 from onnxq.verify import OracleSettings
 
+Run = tuple[Sequence[AnyPass], PipelineResult]
+"""Passes, and what came of them."""
+
 
 @dataclass(frozen=True)
 class Execution:

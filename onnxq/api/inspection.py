@@ -59,13 +59,7 @@ def inspect(
         opened, used = as_model(model), None
         outliers: tuple[OutlierRow, ...] = ()
     else:
-        stage = Stage.open(
-            model,
-            calibration,
-            data or DataSettings(),
-            threads=records.usable_threads(threads),
-            progress=progress,
-        ).undivided()
+        stage = Stage.undivided(model, calibration, data, threads=threads, progress=progress)
         opened = stage.model
         outliers = _outliers(replace(stage, model=_inlined(opened)))
         used = records.held_out_record(stage.calibration)

@@ -146,7 +146,6 @@ def _place(settings: BenchSettings, told: Progress) -> Iterator[Place]:
     try:
         words = shlex.split(settings.ssh)
     except ValueError as error:
-        words = []
         raise UsageProblem(
             f"--ssh {settings.ssh!r} is no command: {error}",
             hint="e.g. --ssh 'ssh -i key'",

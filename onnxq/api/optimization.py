@@ -120,7 +120,6 @@ def optimize(
         stage, kept = _told_apart(stage, settings.keep_float)
         settings_apart = replace(settings, keep_float=kept)
         outcome = Attempts(stage, target, settings_apart, checkpoints, venue.provider).best()
-    if settings.passes is None:
         check_rules(outcome.model, target, stage.model)
     kernels = confirm_landings(outcome.model, target, stage.model)
     report = _report(stage, settings, outcome, kernels, venue, started)

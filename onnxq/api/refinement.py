@@ -18,16 +18,17 @@ import onnx_ir as ir
 
 from onnxq.api.emission import PLAIN, Fitting
 from onnxq.api.evaluate import measure_fidelity
+from onnxq.api.execution import Run
 from onnxq.api.ranges import TRIAL_SAMPLES, Ranges
 from onnxq.api.stage import Stage
 from onnxq.calibration import DataSource, collect
-from onnxq.contract import AnyPass, Pass, names_wanted
+from onnxq.contract import Pass, names_wanted
 from onnxq.errors import BackendError, UnsupportedModel
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.walk import nodes
 from onnxq.passes.quantize.linears import QuantizeLinears
 from onnxq.passes.quantize.ranges import Interval
-from onnxq.pipeline import PipelineResult, apply_pass
+from onnxq.pipeline import apply_pass
 from onnxq.planning.adjustable import AdjustableModel
 from onnxq.report.rows import RefinementRow
 from onnxq.statistics import Statistic, Statistics
@@ -52,7 +53,7 @@ class Candidate:
     model: ir.Model
     ranges: Ranges
     fitting: Fitting = PLAIN
-    runs: tuple[tuple[Sequence[AnyPass], PipelineResult], ...] = ()
+    runs: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -73,14 +73,7 @@ def apply(
             )
         opened = as_model(model)
     else:
-        stage = Stage.open(
-            model,
-            calibration,
-            data or DataSettings(),
-            threads=records.usable_threads(threads),
-            progress=progress,
-            kinds=frozenset(),
-        ).undivided()
+        stage = Stage.undivided(model, calibration, data, threads=threads, progress=progress)
         opened, gather = stage.model, stage.gather_exactly
         if clip != "none":
             passes, clipping = clip_passes(stage, passes, clip)

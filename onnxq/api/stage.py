@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxq.api.records import usable_threads
 from onnxq.calibration import DataSource, Split, collect, open_data, split, split_unlike
 from onnxq.interop import Acceptable, as_model
 from onnxq.ir.linear import Linear, find_linear
@@ -82,7 +83,7 @@ class Stage:
     threads: int
     progress: Progress = silent
     kinds: frozenset[Statistic] = field(default_factory=frozenset)
-    remembered: Remembered = field(default_factory=lambda: Remembered(), repr=False)
+    remembered: Remembered = field(default_factory=Remembered, repr=False)
 
     @classmethod
     def open(
@@ -94,14 +95,30 @@ class Stage:
         threads: int,
         seed: int = 0,
         progress: Progress | None = None,
-        kinds: frozenset[Statistic] = frozenset({Statistic.CHANNEL_EXTREMES}),
     ) -> Stage:
         """Open a model and its data, and hold some of the data out."""
         told = progress or silent
         told("reading the model and the data", 0, 0)
         model = as_model(thing)
         parts = split(open_data(data, model, settings.options(seed)))
+        kinds = frozenset({Statistic.CHANNEL_EXTREMES})
         return cls(thing, model, parts.calibration, parts.heldout, parts.separate, threads, told, kinds)
+
+    @classmethod
+    def undivided(
+        cls,
+        thing: Acceptable,
+        data: Any,
+        settings: DataSettings | None,
+        *,
+        threads: int | None,
+        progress: Progress | None = None,
+    ) -> Stage:
+        """The same with nothing held out: all is calibration data. None stands for what is usual."""
+        count = usable_threads(threads)
+        stage = cls.open(thing, data, settings or DataSettings(), threads=count, progress=progress)
+        everything = stage.calibration.select(sorted({*stage.calibration.indices, *stage.held_out.indices}))
+        return replace(stage, calibration=everything, held_out=everything, separate=False)
 
     @cached_property
     def trial(self) -> Split:
@@ -110,11 +127,6 @@ class Stage:
         if not norms:
             return split(self.calibration)
         return split_unlike(self.model, self.calibration, str(norms[-1].output.name), threads=self.threads)
-
-    def undivided(self) -> Stage:
-        """The same with nothing held out: everything is calibration data."""
-        everything = self.calibration.select(sorted({*self.calibration.indices, *self.held_out.indices}))
-        return replace(self, calibration=everything, held_out=everything, separate=False)
 
     def watching(self, *kinds: Statistic) -> Stage:
         """The same with more kinds of statistics gathered of every linear's input."""

@@ -247,7 +247,7 @@ def test_what_is_held_out_is_not_calibrated_with() -> None:
     held, used = set(stage.held_out.indices), set(stage.calibration.indices)
     assert not held & used
     assert len(held | used) == 20
-    everything = stage.undivided()
+    everything = Stage.undivided(models.small(), models.small_data(20), None, threads=1)
     assert len(everything.calibration) == len(everything.held_out) == 20
 
 
