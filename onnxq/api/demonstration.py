@@ -11,7 +11,7 @@ from onnxq.api import records
 from onnxq.api.optimization import optimize
 from onnxq.api.stage import Progress, silent
 from onnxq.calibration import DataOptions, collect, open_data
-from onnxq.demo import INPUT, load_calibration, load_test, model_path
+from onnxq.demo import INPUT, OUTPUT, load_calibration, load_test, model_path
 from onnxq.errors import VerificationFailed
 from onnxq.files import load, to_bytes
 from onnxq.passes.quantize.linears import QuantizeLinears
@@ -40,13 +40,13 @@ def demo(*, report: Path, progress: Progress | None = None) -> DemoResult:
     result = optimize(model_path(), load_calibration(), settings=OptimizeSettings(), progress=told)
     models = {"fp32": original, "plain INT8": _plain(original), "onnxq": result.model}
     told("reading digits", 0, 0)
-    logits = {name: open_session(model).run(images)["logits"] for name, model in models.items()}
+    logits = {name: open_session(model).run(images)[OUTPUT] for name, model in models.items()}
     told("timing", 0, 0)
     threads = records.usable_threads(None)
     latencies = measure_latency(models, shapes={INPUT: (BATCH, 8, 8)}, threads=threads, seconds=0.5)
     rows = []
     for name, model in models.items():
-        closeness = compare({"logits": logits["fp32"]}, {"logits": logits[name]}).outputs["logits"]
+        closeness = compare({OUTPUT: logits["fp32"]}, {OUTPUT: logits[name]}).outputs[OUTPUT]
         rows.append(
             DemoRow(
                 model=name,

@@ -1,4 +1,4 @@
-"""Residual connections: additions that join a branch with where it branched off, and where norms sit.
+"""Residual connections: additions that join a branch with where it branched off, and streams of them.
 
 pre    x -> norm -> branch -> + x         the stream itself is never normalised
 post   x -> branch -> + x -> norm         the norm's output is the stream
@@ -6,12 +6,11 @@ post   x -> branch -> + x -> norm         the norm's output is the stream
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxq.ir.flow import source_of, uses_through
+from onnxq.ir.flow import source_of
 from onnxq.ir.linear import Linear, linear_giving
 from onnxq.ir.norm import Norm, find_norm, norm_giving
 from onnxq.ir.walk import is_op, nodes, producer, root_of
@@ -52,22 +51,6 @@ class Residual:
 
 
 @dataclass(frozen=True, eq=False)
-class Placement:
-    """Where a norm sits in the residual stream.
-
-    Attributes:
-        kind: ``"post"`` if the norm's output is a skip connection, ``"pre"`` if its input is one, else
-            ``"alone"`` (a final norm, a norm of queries or keys, a norm at the end of a branch).
-        skips: The residuals that read the norm's output as their skip.
-        around: The residuals that read the norm's input as their skip.
-    """
-
-    kind: str
-    skips: tuple[Residual, ...]
-    around: tuple[Residual, ...]
-
-
-@dataclass(frozen=True, eq=False)
 class ResidualStream:
     """A chain of residuals, each branching off the sum (or the norm of the sum) of the one before.
 
@@ -89,14 +72,6 @@ def find_residual(node: ir.Node) -> Residual | None:
     computed from the other input. Biases, position embeddings and masks are therefore none.
     """
     return _residual(node, _PARALLEL_LIMIT)
-
-
-def placement_of(norm: Norm) -> Placement:
-    """Where `norm` sits in the residual stream."""
-    skips = tuple(_skips_reading(norm.output, norm.channels))
-    around = tuple(_skips_reading(source_of(norm.input), norm.channels))
-    kind = "post" if skips else "pre" if around else "alone"
-    return Placement(kind, skips, around)
 
 
 def find_streams(model: ir.Model) -> list[ResidualStream]:
@@ -124,14 +99,6 @@ def _origin(skip: ir.Value) -> tuple[ir.Value, Norm | None]:
     value = source_of(skip)
     norm = norm_giving(value)
     return (value if norm is None else source_of(norm.input)), norm
-
-
-def _skips_reading(value: ir.Value, channels: int) -> Iterator[Residual]:
-    for use in uses_through(value, channels):
-        if use.node is not None and is_op(use.node, *SUMS):
-            found = find_residual(use.node)
-            if found is not None and found.skip_index == use.index:
-                yield found
 
 
 def _residual(node: ir.Node, parallel: int) -> Residual | None:

@@ -64,11 +64,6 @@ class Target:
         return depth >= self.smallest_depth and width >= self.smallest_width
 
     @property
-    def largest_weight(self) -> int:
-        """The largest magnitude of a quantized weight: 127, or 63 with 7 bits."""
-        return (1 << (self.weight_bits - 1)) - 1
-
-    @property
     def activation_codes(self) -> Literal["asymmetric", "signed", "symmetric"]:
         """How activations are coded, in the words of `quantize-linears`."""
         if self.activation_symmetric:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -86,17 +86,6 @@ class OutputComparison:
             cosine_min=min(self.cosine_min, other.cosine_min),
             top1_equal=top1,
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Every field and derived figure, as JSON takes it (an infinite SQNR is None)."""
-        plain = {item.name: getattr(self, item.name) for item in fields(self)}
-        sqnr = self.sqnr_db
-        derived = {
-            "cosine_mean": self.cosine_mean,
-            "sqnr_db": sqnr if math.isfinite(sqnr) else None,
-            "top1": self.top1,
-        }
-        return plain | derived
 
 
 @dataclass(frozen=True)

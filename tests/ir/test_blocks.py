@@ -11,8 +11,7 @@ from onnxq.ir.attention import AttentionBlock, find_attention
 from onnxq.ir.embedding import Embedding, find_embedding, linears_of
 from onnxq.ir.feedforward import find_feedforward
 from onnxq.ir.heads import Heads
-from onnxq.ir.norm import Norm, find_norm
-from onnxq.ir.residual import Residual, find_residual, find_streams, placement_of
+from onnxq.ir.residual import Residual, find_residual, find_streams
 from onnxq.ir.walk import nodes
 
 EYE = np.eye(4, dtype=np.float32)
@@ -29,10 +28,6 @@ def embeddings_in(model: ir.Model) -> list[Embedding | Reject]:
 
 def attentions_in(model: ir.Model) -> list[AttentionBlock | Reject]:
     return [found for node in nodes(model) if (found := find_attention(node)) is not None]
-
-
-def placements_in(model: ir.Model) -> list[str]:
-    return [placement_of(found).kind for node in nodes(model) if isinstance(found := find_norm(node), Norm)]
 
 
 TOKENS = {"inputs": "int64[N,T] x"}
@@ -141,13 +136,6 @@ def test_a_position_bias_that_every_layer_adds_is_no_residual(build):
     assert residuals_in(model) == []
 
 
-def test_placements(build):
-    pre = "n = LayerNormalization(x, g) b = MatMul(n, w) s = Add(x, b) y = LayerNormalization(s, g)"
-    post = "b = MatMul(x, w) s = Add(x, b) n = LayerNormalization(s, g) c = MatMul(n, w) y = Add(c, n)"
-    assert placements_in(build(pre, w=EYE, g=ONES)) == ["pre", "alone"]
-    assert placements_in(build(post, w=EYE, g=ONES)) == ["post"]
-
-
 def test_a_stream_runs_through_its_norms(build):
     body = "b = MatMul(x, w) s = Add(x, b) n = LayerNormalization(s, g) c = MatMul(n, w) y = Add(c, n)"
     (stream,) = find_streams(build(body, w=EYE, g=ONES))
@@ -160,7 +148,6 @@ def test_a_sum_of_two_joins_a_branch_as_an_add_does(build):
     body = "b = MatMul(x, w) s = Sum(x, b) n = LayerNormalization(s, g) c = MatMul(n, w) y = Sum(c, n)"
     model = build(body, w=EYE, g=ONES)
     assert [(found.skip.name, found.skip_index) for found in residuals_in(model)] == [("x", 0), ("n", 1)]
-    assert placements_in(model) == ["post"]
     (stream,) = find_streams(model)
     assert [residual.output.name for residual in stream.residuals] == ["s", "y"]
     for other in ("y = Sum(x)", "b = MatMul(x, w) y = Sum(x, b, b)"):

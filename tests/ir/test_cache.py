@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxq.contract import Reject
-from onnxq.ir.cache import Cached, find_cached, find_causal
+from onnxq.ir.cache import Cached, find_cached
 from onnxq.ir.repeat import Repeated, find_repeated, find_swapped
 from onnxq.ir.rotary import Rotary, find_rotary
 from onnxq.ir.walk import is_op, nodes
@@ -41,15 +41,6 @@ def test_every_past_is_paired_with_its_present(spelling):
         for side in ("key", "value")
     )
     assert {(each.heads, each.size) for each in found} == {(KEY_HEADS, SIZE)}
-
-
-@exported
-def test_the_mask_is_causal_and_padding_is_what_else_it_says(spelling):
-    model = cleaned(spelling)
-    masks = [node.inputs[0] for node in nodes(model) if is_op(node, "Where") and node.outputs[0].dtype == 1]
-    found = [mask for mask in map(find_causal, masks) if mask is not None]
-    assert found
-    assert all(mask.past is not None and len(mask.others) == 1 for mask in found)
 
 
 @exported
@@ -90,26 +81,6 @@ def test_two_computed_tensors_are_no_cache():
         "a = Relu(p) y = Concat<axis = 2>(a, n)", "float[B,2,P,4] p, float[B,2,S,4] n", "float[B,2,T,4] y"
     )
     assert caches(model) == []
-
-
-_COUNTS = "r = Range(zero, s, one) c = Range(zero, t, one) ru = Unsqueeze(r, last) cu = Unsqueeze(c, first)"
-_SCALARS = "int64 zero = {0}, int64 one = {1}, int64[1] last = {1}, int64[1] first = {0}"
-
-
-@pytest.mark.parametrize(
-    ("compared", "is_causal"),
-    [
-        ("y = LessOrEqual(cu, ru)", True),
-        ("y = GreaterOrEqual(ru, cu)", True),
-        ("y = LessOrEqual(ru, cu)", False),
-        ("ou = Add(ru, p) y = LessOrEqual(cu, ou)", True),
-        ("ou = Add(cu, p) y = LessOrEqual(ou, ru)", False),
-        ("y = Less(cu, ru)", False),
-    ],
-)
-def test_rows_and_columns_are_told_apart(compared, is_causal):
-    model = parsed(f"{_COUNTS} {compared}", "int64 s, int64 t, int64 p", "bool[S,T] y", _SCALARS)
-    assert (find_causal(model.graph.outputs[0]) is not None) == is_causal
 
 
 def test_a_swap_over_three_axes_needs_known_sizes():
