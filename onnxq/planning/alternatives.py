@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxq.ir.mixing import BLOCK as MIXED
-from onnxq.planning.groups import Group, is_shared
+from onnxq.planning.groups import Group
 from onnxq.planning.options import Option
 from onnxq.planning.trial import NOTICEABLE, Trial
 
 
 def alternatives(trial: Trial) -> Iterator[Option]:
     """What is worth a trial for one group."""
-    forms = trial.settings.forms
-    shared = "int8 blocks" in forms and is_shared(trial.group)
-    for form in forms:
+    for form in trial.settings.forms:
         if form == "float":
             yield Option(form)
         elif form == "int8 per-token":
             yield from _per_token_options(trial)
-        elif shared:  # evened out, the weight would no longer be the embedding's
+        elif trial.shares_table:  # evened out, the weight would no longer be the embedding's
             yield from (Option(form),) if form == "int8 blocks" else ()
         elif form == "int8 static":
             yield from _static_options(trial)

@@ -24,14 +24,13 @@ from onnxq.passes.migrate.insert_scale import InsertScale
 from onnxq.passes.migrate.rotate_channels import RotateChannels
 from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.migrate.split_channels import SplitChannels
-from onnxq.planning.alternatives import alternatives
-from onnxq.planning.front import Measured, Point, balanced_point, pareto_front
-from onnxq.planning.groups import Group, Weigher, groups_of, is_shared
-from onnxq.planning.layer_plan import Considered, LayerPlan, kept_float
-from onnxq.planning.options import Count, Form, Option
-from onnxq.planning.reasons import decibels, evidence, reason_of
+from onnxq.planning.candidates import Candidates
+from onnxq.planning.front import Point, balanced_point, pareto_front
+from onnxq.planning.groups import Weigher, groups_of
+from onnxq.planning.layer_plan import LayerPlan, kept_float
+from onnxq.planning.options import Form, Option
+from onnxq.planning.reasons import decibels
 from onnxq.planning.settings import PlanSettings
-from onnxq.planning.trial import Trial
 from onnxq.statistics import Statistics
 
 ENOUGH = 1e-4
@@ -57,7 +56,7 @@ class Plan:
     front: tuple[Point, ...] = ()
     place: int = 0
     enough: float = ENOUGH
-    candidates: Mapping[str, _Candidates] = field(default_factory=dict, repr=False)
+    candidates: Mapping[str, Candidates] = field(default_factory=dict, repr=False)
 
     def at(self, place: int, reason: str) -> Plan:
         """The plan at another place of the front; what differs from this one gets `reason`."""
@@ -176,7 +175,7 @@ def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings)
     open_ones = [linear for linear in linears if not refused[label_of(linear.node)]]
     weigh = Weigher.of(model)
     groups = groups_of(open_ones, statistics, apart=settings.count == "bytes")
-    candidates = {group.name: _Candidates.of(group, settings, weigh.weight(group)) for group in groups}
+    candidates = {group.name: Candidates.of(group, settings, weigh.weight(group)) for group in groups}
     if not candidates:
         return Plan(tuple(kept_float(linear, refused[label_of(linear.node)]) for linear in linears))
     together = {label: name for name, each in candidates.items() for label in each.labels}
@@ -189,7 +188,7 @@ def plan_layers(model: ir.Model, statistics: Statistics, settings: PlanSettings)
 
 
 def _settled(
-    layers: Sequence[LayerPlan], candidates: Mapping[str, _Candidates], settings: PlanSettings, enough: float
+    layers: Sequence[LayerPlan], candidates: Mapping[str, Candidates], settings: PlanSettings, enough: float
 ) -> Plan:
     """The plan at the place of the front where more time stops paying and no linear is beyond bearing."""
     front = pareto_front({name: each.measured for name, each in candidates.items()})
@@ -207,76 +206,7 @@ def _heard(layer: LayerPlan, effects: Mapping[str, float]) -> LayerPlan:
     return layer if known is None else replace(layer, input_effect_db=decibels(known))
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidates:
-    """What can be done to the linears of one activation, measured."""
-
-    labels: tuple[str, ...]
-    measured: tuple[Measured, ...]
-    channels: Mapping[int, tuple[int, ...]]
-    shared: bool = False
-    count: Count = "time"
-
-    @classmethod
-    def of(cls, group: Group, settings: PlanSettings, weight: float) -> _Candidates:
-        trial = Trial(group, settings)
-        measured = tuple(
-            Measured(option, _cost(option, group, settings), trial.errors(option), weight)
-            for option in alternatives(trial)
-        )
-        counts = {each.option.split for each in measured}
-        channels = {count: tuple(trial.channels(count).tolist()) for count in counts}
-        labels = tuple(label_of(linear.node) for linear in group.linears)
-        shared = "int8 blocks" in settings.forms and is_shared(group)
-        return cls(labels, measured, channels, shared, settings.count)
-
-    def weighed(self, weight: float) -> _Candidates:
-        """The same, whose errors count `weight` times."""
-        return replace(self, measured=tuple(replace(each, weight=weight) for each in self.measured))
-
-    def among(self, allowed: Callable[[Option], bool]) -> _Candidates:
-        """The same less what is not allowed, unless that is all there is."""
-        return replace(
-            self, measured=tuple(each for each in self.measured if allowed(each.option)) or self.measured
-        )
-
-    def layer(self, blank: LayerPlan, point: Point) -> LayerPlan:
-        """`blank` with what `point` chose for it."""
-        index, own = point.chosen[blank.group], self.labels.index(blank.name)
-        chosen = self.measured[index]
-        return replace(
-            blank,
-            option=chosen.option,
-            reason=reason_of(chosen, self.measured, self.shared),
-            evidence=evidence(chosen, self.measured, self.count),
-            sqnr_db=decibels(chosen.errors[own]),
-            outliers=self.channels[chosen.option.split],
-            considered=tuple(
-                Considered(str(each.option), decibels(each.errors[own]), each.cost)
-                for each in sorted(self.measured, key=lambda each: each.cost)
-            ),
-        )
-
-
-def _cost(option: Option, group: Group, settings: PlanSettings) -> float:
-    if settings.count == "bytes":
-        return option.size(group.channels, group.columns)
-    biased = [linear.columns for linear in group.linears if linear.bias is not None]
-    return sum(
-        option.cost(
-            settings.target.costs,
-            rows,
-            group.channels,
-            group.columns,
-            scaling=option.form == "int8 static",
-            biased=biased,
-            copying=group.copying or 0,
-        )
-        for rows in settings.rows_of(str(group.activation.name))
-    )
-
-
-def _bearable(front: Sequence[Point], candidates: Mapping[str, _Candidates]) -> int:
+def _bearable(front: Sequence[Point], candidates: Mapping[str, Candidates]) -> int:
     """The first plan in which no linear is hopeless that some other option would save."""
     for place, point in enumerate(front):
         worst = (candidates[name].measured[index] for name, index in point.chosen.items())

@@ -22,7 +22,7 @@ from onnxq.passes.quantize.block_codes import block_grid, round_activations
 from onnxq.passes.quantize.ranges import PerToken, params_for
 from onnxq.passes.quantize.rounding import round_nearest
 from onnxq.passes.quantize.weights import quantize_weight
-from onnxq.planning.groups import Group
+from onnxq.planning.groups import Group, is_shared
 from onnxq.planning.options import BLOCK, Option
 from onnxq.planning.settings import PlanSettings
 from onnxq.statistics.moments import counted_energy
@@ -51,6 +51,11 @@ class Trial:
         self.low, self.high = seen.channel.low, seen.channel.high
         self.weights = [_some_columns(linear.weight) for linear in group.linears]
         self.exact = [self.rows @ weight for weight in self.weights]
+
+    @cached_property
+    def shares_table(self) -> bool:
+        """Whether an embedding can read the weight, too, in a form that there is."""
+        return "int8 blocks" in self.settings.forms and is_shared(self.group)
 
     @cached_property
     def product(self) -> Product:
