@@ -58,7 +58,7 @@ class Learned:
         from onnxq import learn
 
         parts = split(source)
-        data = (list(parts.calibration), list(parts.heldout))
+        data = (list(parts.calibration), list(parts.held_out))
         bits: dict[str, Any] = {
             "bits": self.bits.activations,
             "weight_bits": self.bits.weights,

@@ -189,7 +189,7 @@ class Attempts:
             for name in read_together(plan.layers)
             if math.isfinite((seen := statistics[name]).low)
         }
-        apart = self.stage.trial.heldout
+        apart = self.stage.trial.held_out
         few = apart.select(apart.indices[: EFFECT_SAMPLES[self.settings.effort]])
 
         def measure() -> dict[str, float]:

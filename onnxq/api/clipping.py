@@ -111,7 +111,7 @@ def _search(stage: Stage, model: ir.Model, rounding: QuantizeLinears, how: Clip)
     quantized = apply_pass(model, rounding, statistics).model
     settings = ClippingSettings(samples=TRIAL_SAMPLES, margin=rounding.margin, threads=stage.threads)
     told = partial(stage.progress, "clipping ranges")
-    coarse = coarse_clipping(model, quantized, parts.heldout, statistics, settings, report=told)
+    coarse = coarse_clipping(model, quantized, parts.held_out, statistics, settings, report=told)
     if how != "fine":
         return (coarse,)
-    return coarse, fine_clipping(model, quantized, parts.heldout, coarse, settings, report=told)
+    return coarse, fine_clipping(model, quantized, parts.held_out, coarse, settings, report=told)

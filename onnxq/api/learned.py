@@ -142,7 +142,7 @@ class Learning:
         """What `learner` makes of the candidate, starting from `ranges`."""
         parts = self.trial.stage.trial
         self.trial.let_go()
-        data = (list(parts.calibration), list(parts.heldout))
+        data = (list(parts.calibration), list(parts.held_out))
         return learner(candidate.model, ranges, *data, settings)
 
 

@@ -102,7 +102,7 @@ def choose_ranges(
     def measure() -> dict[str, float]:
         stage.progress("trying ranges", 0, 0)
         tried = _quantized(stage, model, parts.calibration, passes)
-        trial = parts.heldout.select(parts.heldout.indices[:TRIAL_SAMPLES])
+        trial = parts.held_out.select(parts.held_out.indices[:TRIAL_SAMPLES])
         found = measure_fidelities(
             model, tried, trial, stage.threads, partial(stage.progress, "trying ranges")
         )

@@ -99,7 +99,7 @@ class Trial:
     rounding: Callable[[Candidate], Sequence[QuantizeLinears]]
 
     def __post_init__(self) -> None:
-        apart = self.stage.trial.heldout
+        apart = self.stage.trial.held_out
         chosen = apart.indices[:TRIAL_SAMPLES]
         self._halves: list[DataSource] = [apart.select(chosen[place::2]) for place in (0, 1)]
         self._known = Statistics()

@@ -102,7 +102,7 @@ class Stage:
         model = as_model(thing)
         parts = split(open_data(data, model, settings.options(seed)))
         kinds = frozenset({Statistic.CHANNEL_EXTREMES})
-        return cls(thing, model, parts.calibration, parts.heldout, parts.separate, threads, told, kinds)
+        return cls(thing, model, parts.calibration, parts.held_out, parts.separate, threads, told, kinds)
 
     @classmethod
     def undivided(

@@ -164,12 +164,12 @@ class Split(NamedTuple):
     """Calibration data, and data that calibration does not see."""
 
     calibration: DataSource
-    heldout: DataSource
+    held_out: DataSource
 
     @property
     def separate(self) -> bool:
         """False if the data could not be divided, so that both are the same: figures on it flatter."""
-        return self.calibration.indices != self.heldout.indices
+        return self.calibration.indices != self.held_out.indices
 
 
 def split(source: DataSource, *, share: float = 0.25) -> Split:
@@ -193,8 +193,8 @@ def split(source: DataSource, *, share: float = 0.25) -> Split:
         index for index in source.indices if hashlib.sha256(source.items[index].digest).digest() in held
     ]
     rest = source.select(sorted(set(source.indices) - set(chosen)))
-    heldout = source.select(chosen)
-    return Split(rest, heldout) if len(rest) and len(heldout) else Split(source, source)
+    held_out = source.select(chosen)
+    return Split(rest, held_out) if len(rest) and len(held_out) else Split(source, source)
 
 
 def make_source(

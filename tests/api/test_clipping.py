@@ -44,7 +44,7 @@ def test_clipped_ranges_reach_the_pass_and_are_kept(
     assert all(low < high for _, low, high in clipped.given)
     statistics = stage.gather(stage.model, names_wanted([rounding(start)], stage.model))
     before, after = (apply_pass(stage.model, rounding(each), statistics).model for each in (start, clipped))
-    trial = stage.trial.heldout
+    trial = stage.trial.held_out
     errors = [measure_fidelities(stage.model, {"": model}, trial, 1)[""].sqnr_db for model in (before, after)]
     assert errors[1] >= errors[0] - 0.5, "it was judged on these samples"
 

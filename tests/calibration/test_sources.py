@@ -254,32 +254,32 @@ class TestRandom:
 class TestSplit:
     def test_it_divides_everything_and_shares_nothing(self) -> None:
         source = open_data({"x": X}, linear())
-        calibration, heldout = split(source)
-        assert (len(calibration), len(heldout)) == (8, 3)
-        rows = {tuple(row) for row in joined(calibration)} | {tuple(row) for row in joined(heldout)}
+        calibration, held_out = split(source)
+        assert (len(calibration), len(held_out)) == (8, 3)
+        rows = {tuple(row) for row in joined(calibration)} | {tuple(row) for row in joined(held_out)}
         assert rows == {tuple(row) for row in X}
         assert split(source).separate
 
     def test_order_does_not_decide_who_is_held_out(self) -> None:
         shuffled = X[np.random.default_rng(0).permutation(11)]
-        one, two = (split(open_data({"x": array}, linear())).heldout for array in (X, shuffled))
+        one, two = (split(open_data({"x": array}, linear())).held_out for array in (X, shuffled))
         assert {tuple(row) for row in joined(one)} == {tuple(row) for row in joined(two)}
 
     def test_copies_fall_on_one_side(self) -> None:
-        calibration, heldout = split(open_data({"x": np.repeat(X, 3, axis=0)}, linear()))
-        assert (len(calibration), len(heldout)) == (24, 9)
-        assert not {tuple(row) for row in joined(calibration)} & {tuple(row) for row in joined(heldout)}
+        calibration, held_out = split(open_data({"x": np.repeat(X, 3, axis=0)}, linear()))
+        assert (len(calibration), len(held_out)) == (24, 9)
+        assert not {tuple(row) for row in joined(calibration)} & {tuple(row) for row in joined(held_out)}
 
     def test_a_function_is_divided_too(self) -> None:
-        calibration, heldout = split(open_data(ragged, encoder()))
-        assert len(calibration) + len(heldout) == 18
-        assert len(list(heldout)) == 3
+        calibration, held_out = split(open_data(ragged, encoder()))
+        assert len(calibration) + len(held_out) == 18
+        assert len(list(held_out)) == 3
 
     @pytest.mark.parametrize("array", [X[:1], np.repeat(X[:1], 5, axis=0)])
     def test_what_cannot_be_divided_says_so(self, array: np.ndarray) -> None:
         parts = split(open_data({"x": array}, linear()))
         assert not parts.separate
-        assert len(parts.heldout) == len(parts.calibration) == len(array)
+        assert len(parts.held_out) == len(parts.calibration) == len(array)
 
     def test_views_have_their_own_fingerprint(self) -> None:
         source = open_data({"x": X}, linear())

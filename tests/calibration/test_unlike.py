@@ -31,8 +31,8 @@ def test_the_far_group_is_set_apart(sign):
     offsets[[2, 7, 9]] = 5.0 * sign
     source = open_data(data(offsets), model())
     parts = split_unlike(model(), source, "h")
-    assert parts.heldout.indices == (2, 7, 9)
-    assert sorted(parts.calibration.indices + parts.heldout.indices) == list(range(12))
+    assert parts.held_out.indices == (2, 7, 9)
+    assert sorted(parts.calibration.indices + parts.held_out.indices) == list(range(12))
 
 
 def test_the_order_of_samples_does_not_matter():
@@ -40,7 +40,7 @@ def test_the_order_of_samples_does_not_matter():
     order = np.random.default_rng(3).permutation(16)
     first = split_unlike(model(), open_data(arrays, model()), "h")
     second = split_unlike(model(), open_data({"x": arrays["x"][order]}, model()), "h")
-    assert {int(order[place]) for place in second.heldout.indices} == set(first.heldout.indices)
+    assert {int(order[place]) for place in second.held_out.indices} == set(first.held_out.indices)
 
 
 @pytest.mark.parametrize(("count", "name"), [(6, "h"), (12, "nothing"), (12, "x")])
