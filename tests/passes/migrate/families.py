@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 import numpy as np
@@ -15,10 +15,11 @@ from onnxq.contract import Contract, Pass
 from onnxq.ir.linear import Linear, find_linear
 from onnxq.ir.norm import Norm, find_norm
 from onnxq.ir.walk import nodes
+from onnxq.pipeline import PassResult, apply_pass
 from onnxq.statistics import ChannelExtremes, Statistics, TensorStatistics
 from onnxq.verify import Judgement, OracleSettings, judge
 from onnxq.verify.hosts import InProcess
-from tests.graphs import model_of
+from tests.graphs import check, model_of, outputs_of
 from tests.ir.test_exporters import exported
 
 NAMES = ("post", "pre", "decoder", "crossed")
@@ -60,6 +61,20 @@ def built(body: str, outputs: str = "double[N,16] y", inputs: str = "double[N,16
     made |= {name: random.normal(size=C) for name in ("b", "beta", "gamma")}
     used = {name: array for name, array in made.items() if f"{name})" in body or f"{name}," in body}
     return model_of(f"g ({inputs}) => ({outputs}) {{ {body} }}", **used)
+
+
+def rewritten(
+    model: ir.Model, a_pass: Pass, statistics: Statistics, feeds: Mapping[str, np.ndarray]
+) -> PassResult:
+    """What the pass makes of a model in double precision, which must compute the same, once and for all."""
+    result = apply_pass(model, a_pass, statistics)
+    check(result.model)
+    assert result.settled
+    old, new = outputs_of(model, feeds), outputs_of(result.model, feeds)
+    for name, array in old.items():
+        np.testing.assert_allclose(new[name], array, rtol=1e-11, atol=1e-11)
+    assert not apply_pass(result.model, a_pass, statistics).changes
+    return result
 
 
 def judged(before: ir.Model, after: ir.Model) -> Judgement:

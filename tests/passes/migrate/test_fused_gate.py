@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from onnxq.contract import Pass
 from onnxq.passes.migrate.disassemble_channels import DisassembleChannels
 from onnxq.passes.migrate.split_channels import SplitChannels
-from onnxq.pipeline import apply_pass
 from onnxq.statistics import ChannelExtremes, Statistics, TensorStatistics
-from tests.graphs import check, model_of, outputs_of
-from tests.passes.migrate.families import linears_of, made_by
+from tests.graphs import model_of
+from tests.passes.migrate.families import linears_of, made_by, rewritten
 
 K, HIDDEN, N = 12, 16, 20
 CUTS = {
@@ -60,14 +59,9 @@ def seen(seed: int = 0) -> Statistics:
 
 
 def changed(model: ir.Model, a_pass: Pass, statistics: Statistics) -> ir.Model:
-    """What the pass makes of the model, which must compute the same numbers, once and for all."""
-    result = apply_pass(model, a_pass, statistics)
-    assert result.modified
-    check(result.model)
     feeds = {"x": np.random.default_rng(9).normal(size=(2, 3, K))}
-    old, new = outputs_of(model, feeds), outputs_of(result.model, feeds)
-    for name, array in old.items():
-        np.testing.assert_allclose(new[name], array, rtol=1e-11, atol=1e-11)
+    result = rewritten(model, a_pass, statistics, feeds)
+    assert result.modified
     return result.model
 
 
@@ -81,7 +75,6 @@ def test_a_branch_is_made_of_columns_of_both_parts(cut: str, path: str) -> None:
     shapes = [linear.weight.shape for linear in linears_of(found)]
     assert shapes.count((K, 2)) == (1 if path == "no gate" else 2)
     assert shapes.count((2, N)) == 1
-    assert not apply_pass(found, a_pass, seen()).changes
 
 
 @settings(max_examples=30, deadline=None)
