@@ -3,7 +3,8 @@
 from onnxq.verify.bisect import Divergence, State, divergences, first_different
 from onnxq.verify.compare import Comparison, OutputComparison, compare
 from onnxq.verify.feeds import Feed, FeedSettings, make_feeds
-from onnxq.verify.oracle import Budget, Judgement, OracleSettings, Verdict, judge
+from onnxq.verify.judgement import Budget, Judgement, OracleSettings, Verdict
+from onnxq.verify.oracle import judge
 
 __all__ = [
     "Budget",

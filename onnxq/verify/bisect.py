@@ -12,7 +12,8 @@ from onnxq.edit import label_of
 from onnxq.verify.compare import OutputComparison, compare
 from onnxq.verify.feeds import Feed
 from onnxq.verify.hosts import Host, InProcess
-from onnxq.verify.oracle import Judgement, OracleSettings, Verdict, judge
+from onnxq.verify.judgement import Judgement, OracleSettings, Verdict
+from onnxq.verify.oracle import judge
 
 
 @dataclass(frozen=True)

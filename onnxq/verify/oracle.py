@@ -9,9 +9,7 @@ original itself moves when the runtime optimises it, and when its inputs move by
 from __future__ import annotations
 
 import contextlib
-import enum
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
@@ -21,81 +19,12 @@ from onnxq.errors import BackendError, OnnxqError
 from onnxq.verify.compare import Comparison, OutputComparison, compare
 from onnxq.verify.feeds import Feed, FeedSettings, make_feeds, sizes_of
 from onnxq.verify.hosts import Host, InProcess, Running
+from onnxq.verify.judgement import Budget, Judgement, OracleSettings, Verdict
 from onnxq.verify.reference import Reference
 from onnxq.verify.tolerance import noise_of, rounding_unit
 
 Outputs = Mapping[str, Any]
 _FLOAT = 2.0**-23
-
-
-class Verdict(enum.Enum):
-    """What can be said of a rewritten model. Only EQUAL may be reported as verified."""
-
-    EQUAL = "equal"
-    DIFFERENT = "different"
-    CANNOT_JUDGE = "cannot judge"
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A verdict, and what it rests on.
-
-    Attributes:
-        verdict: The verdict.
-        reason: Why, in words: the feed and output that differ, or what prevented judging.
-        worst: The output that came out worst over all feeds; None if nothing ran.
-        feeds: Number of feeds that both models ran.
-        comparison: All outputs over all feeds.
-    """
-
-    verdict: Verdict
-    reason: str
-    worst: OutputComparison | None = None
-    feeds: int = 0
-    comparison: Comparison = field(default_factory=Comparison)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How far a lossy rewrite may go, for every float output over all feeds.
-
-    Attributes:
-        cosine_min: Lowest cosine of any row.
-        cosine_mean: Lowest mean cosine.
-        sqnr_db: Lowest signal to quantization noise, in dB.
-    """
-
-    cosine_min: float = -1.0
-    cosine_mean: float = -1.0
-    sqnr_db: float = float("-inf")
-
-
-@dataclass(frozen=True)
-class OracleSettings:
-    """How hard the oracle looks.
-
-    Attributes:
-        seeds: Random feeds of each size.
-        seed: The first seed.
-        sizes: How many assignments of sizes to the open dimensions.
-        corners: Whether to add corner feeds.
-        factor: Roundings that a reassociating rewrite may be off by, at the size of the largest output.
-        noise_margin: How many times the original's own noise it may be off by.
-        optimised: Whether the rewritten model must also load and run with the runtime's optimisations on.
-        isolated: Whether to run in a worker process, which a crash of the runtime ends without ending this
-            one.
-        timeout: Seconds that one call to the worker may take.
-    """
-
-    seeds: int = 4
-    seed: int = 0
-    sizes: int = 2
-    corners: bool = True
-    factor: float = 16.0
-    noise_margin: float = 4.0
-    optimised: bool = True
-    isolated: bool = True
-    timeout: float = 300.0
 
 
 def judge(
@@ -105,7 +34,7 @@ def judge(
     *,
     feeds: Sequence[Feed] | None = None,
     budget: Budget | None = None,
-    settings: OracleSettings = OracleSettings(),
+    settings: OracleSettings | None = None,
     host: Host | None = None,
 ) -> Judgement:
     """Whether `after` keeps the promise of `contract` towards `before`.
@@ -116,9 +45,10 @@ def judge(
         contract: What was promised: the same bits, the same but for rounding, or something within `budget`.
         feeds: Inputs to judge on; made up if None, which makes no sense for a lossy contract.
         budget: How far off a lossy rewrite may be.
-        settings: How hard to look.
+        settings: How hard to look; as usual if None.
         host: What opens the models; a worker process of its own if None.
     """
+    settings = settings or OracleSettings()
     if contract is Contract.LOSSY and (feeds is None or budget is None):
         return Judgement(Verdict.CANNOT_JUDGE, "a lossy rewrite is judged on real feeds, against a budget")
     with _host(host, settings) as opened:
