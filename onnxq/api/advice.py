@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
+from onnxq.api import records
+from onnxq.api.attempts import Outcome
 from onnxq.api.speed import Venue, speed_hints
 from onnxq.api.stage import Stage
-from onnxq.planning.layer_plan import LayerPlan
+from onnxq.ir.linear import Linear, find_linear
+from onnxq.ir.walk import nodes
 from onnxq.recipe import OptimizeSettings
+from onnxq.report.figures import size
 from onnxq.report.measures import Timing
 from onnxq.runtime import count_quantized
 from onnxq.targets import violations
+from onnxq.verify import Comparison
+
+FAR_DB = 10.0
+"""Below this much signal over noise, noise has a third of the signal's amplitude."""
 
 
 def next_steps(
     stage: Stage,
-    plans: Sequence[LayerPlan],
+    outcome: Outcome,
     venue: Venue,
     settings: OptimizeSettings,
-    model: ir.Model,
     timings: Sequence[Timing],
 ) -> tuple[str, ...]:
     """What a reader of the report may want to do, a sentence each."""
-    hints, target = [], venue.target
+    hints, target, model = [], venue.target, outcome.model
+    plans = () if outcome.plan is None else outcome.plan.layers
     if not stage.separate:
         hints.append(
             "The data could not be divided: fidelity was judged on what was calibrated with. Bring more."
@@ -50,7 +58,30 @@ def next_steps(
         )
     elif settings.passes is None and not plans:
         hints.append("No linear was found: `onnxq inspect` shows what onnxq sees in the model.")
+    hints += [*_fidelity_hints(outcome.fidelity), *_size_hints(stage.model, model)]
     hints += speed_hints(timings, venue)
     if target.weight_bits == 7:
         hints.append("Weights have 7 bits, since this processor's products saturate with 8.")
     return tuple(hints)
+
+
+def _fidelity_hints(fidelity: Comparison) -> Iterator[str]:
+    """Whether the output that is furthest off is too far off for most uses."""
+    worst = fidelity.worst
+    if worst is not None and worst.sqnr_db < FAR_DB:
+        yield (
+            f"{worst.name} is far from the original's: {worst.sqnr_db:.1f} dB over the noise. "
+            "--effort best or --min-fidelity 0.99 looks for a closer one."
+        )
+
+
+def _size_hints(before: ir.Model, after: ir.Model) -> Iterator[str]:
+    """Whether weights that linears shared made the file grow, each linear having its own now."""
+    was, now = records.weight_bytes(before), records.weight_bytes(after)
+    linears = [found for node in nodes(before) if isinstance(found := find_linear(node), Linear)]
+    weights = len({found.root for found in linears})
+    if now > was and weights < len(linears):
+        yield (
+            f"The weights grew from {size(was)} to {size(now)}: {len(linears)} linears have {weights} "
+            "between them in the original, and one each when rounded for what each reads."
+        )

@@ -227,7 +227,7 @@ def _report(
         passes=tuple(row for passes, result in outcome.runs for row in records.pass_rows(passes, result)),
         journal=records.journal_rows(change for _, result in outcome.runs for change in result.journal),
         goals=judge_goals(settings, reached, venue),
-        hints=next_steps(stage, plans, venue, settings, outcome.model, timings),
+        hints=next_steps(stage, outcome, venue, settings, timings),
         channels=channel_pictures(stage.model, outcome.exact, plans, before, after),
         recipe=format_recipe(replace(settings, target=venue.target.name, costs=asdict(venue.target.costs))),
         seconds=time.perf_counter() - started,

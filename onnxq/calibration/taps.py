@@ -249,7 +249,8 @@ def _session(model: ir.Model, threads: int) -> Any:
 def _absence(model: ir.Model, name: str) -> str:
     """Why no run can show a value that the main graph does not have."""
     for part in model.graphs():
-        if any(value.name == name for node in part for value in node.outputs):
+        values = [*part.inputs, *(value for node in part for value in node.outputs)]
+        if any(value.name == name for value in values):
             return "is inside a subgraph, which the runtime does not show"
     for function in model.functions.values():
         if any(value.name == name for node in function.all_nodes() for value in node.outputs):

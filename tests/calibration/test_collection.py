@@ -154,6 +154,17 @@ def test_half_precision_and_constants_and_strangers() -> None:
     }
 
 
+def test_what_comes_into_the_body_of_a_loop_cannot_be_shown() -> None:
+    model = model_of(
+        """m (float[n, 2] x) => (float[n, 2] y) <int64 times = {3}, bool go = {1}> {
+          y = Loop (times, go, x) <body = b (int64 i, bool on, float[n, 2] state)
+            => (bool more, float[n, 2] next) { more = Identity (on)  next = Tanh (state) }>
+        }"""
+    )
+    found = fresh(model, open_data({"x": np.ones((2, 2), np.float32)}, model), "state")
+    assert found.skipped == {"state": "is inside a subgraph, which the runtime does not show"}
+
+
 def test_values_of_functions_cannot_be_shown() -> None:
     model = model_of(
         """

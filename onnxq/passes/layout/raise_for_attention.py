@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from onnxq.contract import Context, Contract, Examples, ModelPass
+from onnxq.contract import Context, Contract, Examples, ModelPass, Reject
 from onnxq.errors import UnsupportedModel
 from onnxq.ir.walk import is_op, nodes
 from onnxq.passes.clean.raise_opset import RaiseOpset
@@ -39,11 +39,11 @@ class RaiseForAttention(ModelPass):
         if model.opset_imports.get("", OPSET) >= OPSET:
             return model
         find, context = FuseAttention(), Context(model)
-        if not any(
-            isinstance(find.match(each, context), Core) for each in nodes(model) if is_op(each, "Softmax")
-        ):
+        found = [find.match(each, context) for each in nodes(model) if is_op(each, "Softmax")]
+        if not any(isinstance(each, Core) for each in found):
+            reasons = dict.fromkeys(each.reason for each in found if isinstance(each, Reject))
             raise UnsupportedModel(
-                "no attention core in it could become an operator",
+                "; ".join(("no attention core in it could become an operator", *reasons)),
                 hint="The model keeps its operator set.",
                 slug="opset-conversion",
             )

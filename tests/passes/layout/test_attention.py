@@ -306,6 +306,9 @@ def test_the_guard_goes_to_the_scales_of_tokens_bit_for_bit() -> None:
 def test_the_opset_stays_where_nothing_can_be_fused() -> None:
     plain = model_of("g (float[N,4] x) => (float[N,4] y) { y = Softmax<axis = -1>(x) }")
     assert not apply_pass(plain, RaiseForAttention()).modified
+    refused = apply_pass(attention(mask="float[B,2,S,T] m"), RaiseForAttention())
+    assert not refused.modified
+    assert "mask of its own" in refused.rejects[0].reason
     raised = apply_pass(attention(), RaiseForAttention())
     assert raised.modified
     assert raised.model.opset_imports[""] == 23
