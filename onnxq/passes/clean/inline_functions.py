@@ -50,6 +50,8 @@ class InlineFunctions(ModelPass):
                 hint="Functions stay, and what is inside them stays as it is.",
                 slug="inlining",
             ) from None
+        for name in [name for name, function in model.functions.items() if _may_go(function)]:
+            del model.functions[name]  # nobody calls it
         return model
 
     @classmethod
@@ -63,13 +65,23 @@ def _may_go(function: ir.Function) -> bool:
 
 
 def _tell_apart(model: ir.Model) -> None:
-    """Name what functions hold behind them, unlike everything else in the model."""
+    """Name what functions hold behind them, unlike everything else in the model.
+
+    Inputs of loops as well: one named as a value outside would hide that value from the body of the loop.
+    """
     names = Names(model)
     for function in filter(_may_go, model.functions.values()):
+        values = [value for part in function.subgraphs() for value in _given_to(part)]
         for node in function.all_nodes():
             node.name = names.take(f"{function.name}/{node.name or node.op_type}")
-            for output in node.outputs:
-                output.name = names.take(f"{function.name}/{output.name}") if output.name else output.name
+            values += node.outputs
+        for value in values:
+            value.name = names.take(f"{function.name}/{value.name}") if value.name else value.name
+
+
+def _given_to(part: ir.Graph) -> list[ir.Value]:
+    """Its inputs and initializers, once each."""
+    return list(dict.fromkeys((*part.inputs, *part.initializers.values())))
 
 
 _LINEAR = "f (a, w) => (b) { m = MatMul(a, w)  b = Relu(m) }"

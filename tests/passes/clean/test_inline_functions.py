@@ -26,6 +26,19 @@ Block (a, g, w, b) => (c) { n = LayerNormalization(a, g)  m = own.Linear(n, w, b
 """
 
 
+LOOP = """<ir_version: 9, opset_import: ["" : 17, "own" : 1]>
+g (float[N,4] x) => (float[N,4] y)
+    { s = Neg(x)
+      y = If(yes) <then_branch = t () => (float[N,4] u) { u = own.Thrice(s) },
+                   else_branch = e () => (float[N,4] v) { v = Identity(s) }> }
+<domain: "own", opset_import: ["" : 17]>
+Thrice (a) => (b)
+    { n = Constant <value_int = 2> ()
+      b = Loop(n, , a) <body = l (int64 i, bool c, float[N,4] s) => (bool d, float[N,4] r)
+          { d = Identity(c)  r = Add(s, a) }> }
+"""
+
+
 def model() -> ir.Model:
     random = np.random.default_rng(3)
     arrays = {"yes": np.array(True)}
@@ -63,6 +76,25 @@ def test_a_function_of_another_operator_set_stays_and_the_reason_is_told() -> No
     assert result.model is given
     assert len(given.functions) == 2
     assert "version 16" in result.rejects[0].reason
+
+
+def test_a_loop_of_a_function_does_not_hide_what_its_body_reads_from_outside() -> None:
+    """Its own values bear names that the graph around the call may give to others."""
+    given = Example(LOOP, constants={"yes": np.array([True])}).model()
+    result = apply_pass(given, InlineFunctions()).model
+    check(result)
+    assert not result.functions
+    feed = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}
+    np.testing.assert_array_equal(outputs_of(result, feed)["y"], -3 * feed["x"])
+
+
+def test_a_function_that_nobody_calls_goes_and_the_pass_is_done_then() -> None:
+    start, _, functions = BLOCK.partition("{")
+    given = Example(f"{start}{{ y = Relu(x) }}\n{functions[functions.index('<domain') :]}").model()
+    assert len(given.functions) == 2
+    result = apply_pass(given, InlineFunctions()).model
+    assert not result.functions
+    assert not apply_pass(result, InlineFunctions()).modified
 
 
 def test_inspect_shows_what_is_inside_functions_and_leaves_the_model_alone() -> None:
