@@ -170,8 +170,11 @@ def confirm_landings(model: ir.Model, target: Target, given: ir.Model) -> dict[s
         VerificationFailed: A quantized product did not reach its kernel, which would make it slower than
             float.
     """
-    came = {each.output for each in expected_kernels(given)}
-    expected = [each for each in expected_kernels(model) if each.output not in came]
+    came = expected_kernels(given)  # cleaning leaves them their names, or what they give
+    named, giving = {each.node for each in came if each.node}, {each.output for each in came}
+    expected = [
+        each for each in expected_kernels(model) if each.node not in named and each.output not in giving
+    ]
     optimized = optimized_graph(model)
     lost = [landing for landing in confirm_kernels(expected, optimized) if not landing.landed]
     if lost and target.confirmable:

@@ -103,6 +103,15 @@ def test_a_product_that_came_quantized_is_not_taken_for_one_of_onnxqs() -> None:
         confirm_landings(model, target, small())
 
 
+def test_what_came_quantized_is_known_again_under_another_output() -> None:
+    """Cleaning drops what stands behind a product, which then gives the output itself."""
+    model, target = quantized(activation="int8", copies=2), TARGETS["x86-vnni"]
+    given = quantized(activation="int8", copies=2)
+    for value in given.graph.outputs:
+        value.name = f"{value.name} before its Identity"
+    assert confirm_landings(model, target, given) == {}
+
+
 @pytest.mark.parametrize(("model", "count"), [(quantized(copies=2), 2), (model_of(DYNAMIC), 1), (small(), 0)])
 def test_products_that_came_quantized_are_counted(model: ir.Model, count: int) -> None:
     assert count_quantized(model) == count
