@@ -36,8 +36,8 @@ def noise_of(
     Run with the runtime's optimisations on, on inputs moved by one rounding, and with its smaller constants
     moved by one: token ids cannot be moved, and the scales of norms stand for the rounding of whatever passes
     through them. The optimiser can be wrong and is not trusted beyond half of the digits. The others are
-    the original itself, and behind a norm what rounding leaves of zeros can be a thousand times as large; but
-    an output that moves by more than `MOVING` of its size tells nothing.
+    the original itself, and behind a norm what rounding leaves of zeros can be a thousand times as large:
+    they are trusted up to `MOVING` of the output's size. What moves further counts as that far.
 
     Args:
         reference: The original.
