@@ -30,6 +30,7 @@ from onnxq.api.stage import Stage
 from onnxq.api.steering import Standing, settle
 from onnxq.contract import AnyPass
 from onnxq.passes.clean import cleaning
+from onnxq.pipeline import apply_pass
 from onnxq.planning.layers import Plan, plan_layers
 from onnxq.planning.rows import rows_at
 from onnxq.recipe import OptimizeSettings
@@ -42,6 +43,10 @@ CLEARLY_DB = 0.5
 """What a plan that evens channels out has to be better by: it has more nodes, and few samples tell."""
 EFFECT_SAMPLES = {"fast": 0, "balanced": 4, "best": 8}
 """Samples on which the effect of single layers on the output is measured, by effort."""
+HIDDEN_DB = 60.0
+"""Signal over what a bound of masks does to the output, from which on that drowns in any rounding."""
+HIDING_SAMPLES = 8
+"""Samples that tell."""
 _REASONS = {
     Standing.TOO_FAR: "the fidelity asked for was missed without it",
     Standing.TOO_COSTLY: "the speed or size asked for was missed without it",
@@ -87,6 +92,7 @@ class Attempts:
         settings: What the user wants.
         checkpoints: Where what takes long is kept.
         provider: Execution provider that speed is measured with.
+        hides: Whether masks may get a bound; None as long as nobody asked.
     """
 
     stage: Stage
@@ -94,6 +100,7 @@ class Attempts:
     settings: OptimizeSettings
     checkpoints: Checkpoints = field(default_factory=lambda: Checkpoints(None))
     provider: str = "cpu"
+    hides: bool | None = field(default=None, init=False)
 
     @property
     def emission(self) -> Emission:
@@ -214,7 +221,8 @@ class Attempts:
     def _rounded(self, plan: Plan, candidate: Candidate, runs: tuple[Run, Run]) -> Outcome:
         """The quantized model, `runs` having prepared it; weights are fitted to what was prepared."""
         exact = runs[1][1].model
-        quantizing = self.emission.quantizing(plan, candidate.ranges, candidate.fitting)
+        fitted = self.emission.quantizing(plan, candidate.ranges, candidate.fitting)
+        quantizing = (*self._bounding(exact), *fitted)
 
         def gather(_: ir.Model, wanted: Mapping[Statistic, Collection[str]]) -> Statistics:
             return self.stage.gather(exact, wanted)
@@ -225,6 +233,24 @@ class Attempts:
             every.append((converting, quantized := self.execution.run(quantized.model, converting)))
         fidelity = self._fidelity(quantized.model)
         return Outcome(quantized.model, exact, tuple(every), plan, fidelity, candidate.ranges)
+
+    def _bounding(self, exact: ir.Model) -> tuple[AnyPass, ...]:
+        """The bound of masks, unless keys that they hide show behind it, told once for all plans.
+
+        Where scores differ by more than the bound, as those of normed or biased queries may, tokens see what
+        comes behind them, and padding.
+        """
+        bounding = self.emission.bounding()
+        if bounding is None:
+            return ()
+        if self.hides is None:
+            bound = apply_pass(exact, bounding)
+            apart = self.stage.trial.held_out
+            few = apart.select(apart.indices[:HIDING_SAMPLES])
+            self.hides = not bound.modified or (
+                measure_fidelity(exact, bound.model, few, self.stage.threads).sqnr_db >= HIDDEN_DB
+            )
+        return (bounding,) if self.hides else ()
 
     def _refined(self, outcome: Outcome) -> Outcome:
         """What the best effort makes of a plan that was carried out; it costs no time at run time."""

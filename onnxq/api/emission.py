@@ -136,6 +136,10 @@ class Emission:
         """Exact passes that a plan asks for, then the spellings that the runtime executes fastest."""
         return (*plan.exact_passes(), *respelling(self._audience))
 
+    def bounding(self) -> BoundMask | None:
+        """What keeps denormal numbers out of attention, if hidden keys stay hidden with it."""
+        return BoundMask() if self.form == "kernel" else None
+
     def quantizing(self, plan: Plan, ranges: Ranges, fitting: Fitting = PLAIN) -> tuple[AnyPass, ...]:
         """Everything that rounds, and what is re-spelled or converted behind it."""
         eight, four = plan.names("int8 blocks"), plan.names("int4 blocks")
@@ -151,8 +155,7 @@ class Emission:
         finish = finishing(self._audience)
         linears = () if self.target.format == "weight-only" else self.fitted(plan, ranges, fitting)
         products = self._products(ranges)
-        masks = (BoundMask(),) if self.form == "kernel" else ()
-        return (*masks, *linears, *self._convolutions(ranges), *products, *own, embeddings, *finish)
+        return (*linears, *self._convolutions(ranges), *products, *own, embeddings, *finish)
 
     def converting(self) -> tuple[AnyPass, ...]:
         """What turns the quantized model into the float type of the target."""

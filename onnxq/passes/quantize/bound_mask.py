@@ -7,7 +7,8 @@ and again in the product with the values. A causal prompt has one for half of it
 
 With -52 a hidden key weighs exp(d - 52) of the visible one with the highest score, where d is how much higher
 it scores itself. For T keys that is less than float32 resolves (2**-24) while d < 35 - ln T, 30 for 256 of
-them; SmolLM2 reaches 13. Beyond that hidden keys begin to show, so the pass loses. A row that sees no key,
+them; SmolLM2 reaches 13. Beyond that hidden keys begin to show, as norms or biases of queries and keys may
+bring about; so the pass loses, and `optimize` runs it only where samples cannot tell. A row that sees no key,
 which was NaN if nothing guarded it, becomes the mean of the values.
 """
 
