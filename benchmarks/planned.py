@@ -114,6 +114,14 @@ class Planned:
         return option.form != self.without and (self.split or not (option.split or option.copied))
 
     @property
+    def unknown(self) -> str:
+        """A form that planning must not know of; "" where it is enough not to take it.
+
+        Where there are 8-bit blocks, a head that shares its table is offered little else.
+        """
+        return self.without if self.without == "int8 blocks" else ""
+
+    @property
     def _settings(self) -> PlanSettings:
         """What the product asks its planner, but that no linear stays float."""
         machine = read_machine()
@@ -122,7 +130,7 @@ class Planned:
         wished = replace(emission_for(self.bits), target=target).plan_settings()
         trial = replace(wished.trial, activation_bits=self.bits.activations)
         narrow = self.bits.activations < 8
-        out = ("float", *EIGHT_BIT_FORMS) if narrow else ("float",)
+        out = ("float", self.unknown, *(EIGHT_BIT_FORMS if narrow else ()))
         forms = tuple(form for form in wished.forms if form not in out)
         return replace(wished, forms=forms, trial=trial, margin=margin_for(self.bits))
 

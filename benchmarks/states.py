@@ -71,14 +71,15 @@ class State:
         source: Data that its statistics come from.
         plan: Which form each linear takes; None if nothing was planned.
         notes: What became of the passes, where it matters.
-        plans: Plans for it by bits, and by whether they heard what layers do to the output.
+        plans: Plans for it by bits, by the form that they know nothing of, and by whether they heard what
+            layers do to the output.
     """
 
     model: ir.Model
     source: DataSource
     plan: Plan | None = None
     notes: tuple[str, ...] = ()
-    plans: dict[tuple[Bits, bool], Plan] = field(default_factory=dict)
+    plans: dict[tuple[Bits, str, bool], Plan] = field(default_factory=dict)
     _wanted: dict[Statistic, frozenset[str]] = field(default_factory=dict)
     _known: Statistics = field(default_factory=Statistics)
 
@@ -254,12 +255,13 @@ def _plan(before: State, step: Planned) -> tuple[Plan, tuple[AnyPass, ...]]:
     """The planner's wishes: forms of linears, and exact passes. What each option does is measured once."""
     wanted = dict.fromkeys((Statistic.CHANNEL_EXTREMES, Statistic.ROWS), _linear_inputs(before.model))
     statistics = before.gather(before.model, wanted)
-    plans, plain, heard = before.plans, (step.bits, False), (step.bits, True)
+    plans = before.plans
+    plain, heard = (step.bits, step.unknown, False), (step.bits, step.unknown, True)
     if plain not in plans:
         plans[plain] = step.plan(before.model, statistics)
     if step.effects and heard not in plans:
         plans[heard] = step.weighed(plans[plain], before.model, statistics, before.source)
-    plan = step.choose(plans[step.bits, step.effects])
+    plan = step.choose(plans[heard if step.effects else plain])
     return plan, plan.exact_passes()
 
 

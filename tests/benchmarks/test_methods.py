@@ -20,6 +20,7 @@ from onnxq.passes.migrate.shift_scale import ShiftScale
 from onnxq.passes.quantize.blocks import QuantizeBlocks
 from onnxq.runtime import SessionSettings, open_session
 from onnxq.statistics import Statistic
+from tests.graphs import model_of
 
 CHANNELS = 64
 W8A8 = BITS["W8A8"]
@@ -116,6 +117,20 @@ def test_what_options_do_is_measured_once_for_all_ablations_of_the_plan(model, t
     for each in recipes:
         quantize(workshop, each)
     assert (len(planned), len(heard)) == (1, 1)
+
+
+@pytest.mark.parametrize(("bits", "form"), [("W8A8", "int8 static"), ("W4A8", "int4 blocks")])
+def test_without_blocks_a_head_has_none_either_that_shares_its_table(tokens, bits, form):
+    """Where there are any, it is offered little else."""
+    table = np.random.default_rng(2).normal(size=(256, CHANNELS)).astype(np.float32)
+    body = "e = Gather(w, ids) s = Add(e, x) t = Transpose<perm = [1, 0]>(w) y = MatMul(s, t)"
+    inputs = f"int64[N,T] ids, float[N,T,{CHANNELS}] x"
+    model = model_of(f"g ({inputs}) => (float[N,T,256] y) {{ {body} }}", w=table)
+    source = open_data({"ids": np.arange(96).reshape(8, 12), "x": tokens}, model)
+    step = Planned(BITS[bits], without="int8 blocks", effects=False)
+    plan = Workshop(model, source, 12, []).prepared((step,)).plan
+    assert form in [each.option for each in plan.layers[0].considered]
+    assert plan.layers[0].form != "int8 blocks"
 
 
 def test_states_make_room(model, tokens):
