@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
@@ -19,6 +20,13 @@ from onnxq.runtime import count_quantized
 from onnxq.targets import violations
 from onnxq.verify import Comparison
 
+_HIDING = (
+    "Attention",
+    "EmbedLayerNormalization",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+)
+"""Fused operators that hold a norm, or the linears of queries, keys and values."""
 FAR_DB = 10.0
 """Below this much signal over noise, noise has a third of the signal's amplitude."""
 
@@ -58,11 +66,25 @@ def next_steps(
         )
     elif settings.passes is None and not plans:
         hints.append("No linear was found: `onnxq inspect` shows what onnxq sees in the model.")
+    hints += _fusion_hints(stage.model)
     hints += [*_fidelity_hints(outcome.fidelity), *_size_hints(stage.model, model)]
     hints += speed_hints(timings, venue)
     if target.weight_bits == 7:
         hints.append("Weights have 7 bits, since this processor's products saturate with 8.")
     return tuple(hints)
+
+
+def _fusion_hints(model: ir.Model) -> Iterator[str]:
+    """Whether ONNX Runtime's optimizer went over the model first, and hid norms and linears from onnxq."""
+    fused = Counter(
+        node.op_type for node in nodes(model) if node.domain == "com.microsoft" and node.op_type in _HIDING
+    )
+    if fused:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in fused.items())
+        yield (
+            f"ONNX Runtime's optimizer has been here: {kinds} hide norms and linears, which costs fidelity. "
+            "Start from the model as it was exported."
+        )
 
 
 def _fidelity_hints(fidelity: Comparison) -> Iterator[str]:

@@ -50,3 +50,13 @@ def test_weights_that_grew_since_linears_no_longer_share_them_are_told() -> None
     assert "The weights grew from 1.02 kB to 3.07 kB: 3 linears have 1 between them" in hints(shared, apart)
     assert "grew" not in hints(shared, shared)
     assert "grew" not in hints(layers("w"), apart), "there was nothing to share"
+
+
+def test_a_model_that_the_runtimes_optimizer_went_over_is_called_that() -> None:
+    given = models.small()
+    assert "optimizer has been here" not in hints(given, given)
+    fused = models.small()
+    for node in fused.graph:
+        if node.op_type == "LayerNormalization":
+            node.domain, node.op_type = "com.microsoft", "SkipLayerNormalization"
+    assert "1 SkipLayerNormalization hide norms and linears" in hints(fused, fused)
