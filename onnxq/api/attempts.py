@@ -245,12 +245,13 @@ class Attempts:
             return ()
         if self.hides is None:
             bound = apply_pass(exact, bounding)
-            apart = self.stage.trial.held_out
-            few = apart.select(apart.indices[:HIDING_SAMPLES])
-            self.hides = not bound.modified or (
-                measure_fidelity(exact, bound.model, few, self.stage.threads).sqnr_db >= HIDDEN_DB
-            )
+            self.hides = not bound.modified or self._hides(exact, bound.model)
         return (bounding,) if self.hides else ()
+
+    def _hides(self, exact: ir.Model, bound: ir.Model) -> bool:
+        apart = self.stage.trial.held_out
+        few = apart.select(apart.indices[:HIDING_SAMPLES])
+        return measure_fidelity(exact, bound, few, self.stage.threads).sqnr_db >= HIDDEN_DB
 
     def _refined(self, outcome: Outcome) -> Outcome:
         """What the best effort makes of a plan that was carried out; it costs no time at run time."""

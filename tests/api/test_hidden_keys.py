@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import onnxq.demo
 from onnxq.api import optimize
 from onnxq.recipe import OptimizeSettings
 from tests.graphs import model_of, ops_of
@@ -40,3 +41,10 @@ def test_a_mask_gets_a_bound_only_where_that_shows_no_hidden_key(spread: float, 
     result = optimize(decoder(spread), data, settings=settings)
     assert ("Max" in ops_of(result.model)) is is_bound
     assert result.report.fidelity[0].sqnr_db > 20
+
+
+def test_samples_are_not_divided_where_there_is_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes a run over all of them, which nothing else needs in a hurry."""
+    monkeypatch.setattr("onnxq.api.stage.split_unlike", lambda *_, **__: pytest.fail("divided"))
+    settings = OptimizeSettings(target="x86-vnni", effort="fast", verify="never", threads=1)
+    optimize(onnxq.demo.model_path(), onnxq.demo.load_calibration(), settings=settings)
