@@ -37,6 +37,8 @@ from benchmarks.states import Workshop, quantize
 from benchmarks.subjects import SUBJECTS, Subject
 from benchmarks.tasks import TASKS, Scores, Task, answer_language
 from onnxq.files import save
+from onnxq.passes.layout import finishing
+from onnxq.pipeline import run
 from onnxq.runtime import Session, SessionSettings, open_session
 from onnxq.runtime.timing import measure_latency
 
@@ -157,7 +159,9 @@ def run_rows(name: str, chosen: Mapping[str, Made], bits: Iterable[Bits], ledger
 def make_files(name: str, rows: Iterable[str]) -> dict[str, Path]:
     """Files of rows at 8 bits, kept in the cache until passes, code or data change.
 
-    Weights take their nearest codes: which ones they are is nothing to the clock, and feedback takes minutes.
+    They are spelled as the product leaves them, which changes no number: additions would run on one thread
+    otherwise. Weights take their nearest codes: which ones they are is nothing to the clock, and feedback
+    takes minutes.
     """
     judged, bits, data = JUDGED[name], BITS["W8A8"], fingerprint(JUDGED[name].subject.model)
     recipes = {
@@ -175,7 +179,8 @@ def make_files(name: str, rows: Iterable[str]) -> dict[str, Path]:
     if missing:
         workshop = Workshop.open(judged.subject, judged.states, [recipes[row] for row in missing])
         for row in missing:
-            save(quantize(workshop, recipes[row]).model, files[row])
+            quantized = quantize(workshop, recipes[row]).model
+            save(run(quantized, finishing("kernels"), verify="never").model, files[row])
             print(files[row], flush=True)
     return files
 

@@ -105,9 +105,13 @@ class Emission:
         return self.settings.effort == "best" or self.target.provider in ("openvino", "tensorrt")
 
     def plan_settings(self, rows: Mapping[str, tuple[int, ...]] | None = None) -> PlanSettings:
-        """What bears on the choice of a form for each linear; `rows` as in `PlanSettings`."""
+        """What bears on the choice of a form for each linear; `rows` as in `PlanSettings`.
+
+        No Mul may even channels out: see `evens_out` for where a plan with such is tried besides.
+        """
         return PlanSettings(
             target=self.target,
+            insert_nodes=False,
             keep_float=self.settings.keep_float,
             forms=self._forms(),
             rows=rows or {},

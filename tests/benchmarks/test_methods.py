@@ -151,6 +151,19 @@ def test_planner_tries_at_the_bits_asked_for(model, tokens):
     assert {layer.form for plan in plans for layer in plan.layers} <= {"int8 static", "int8 per-token"}
 
 
+def test_plans_have_no_mul_that_optimize_would_not_insert(model, tokens):
+    first = workshop_for(model, tokens, []).prepared(())
+    kinds = (Statistic.CHANNEL_EXTREMES, Statistic.ROWS)
+    statistics = first.gather(first.model, dict.fromkeys(kinds, ("normed", "hidden")))
+    tried = [
+        each.option
+        for candidates in Planned(W8A8).plan(first.model, statistics).candidates.values()
+        for each in candidates.measured
+    ]
+    assert any(option.form == "int8 static" for option in tried)
+    assert not any(option.scaled for option in tried if option.form == "int8 static")
+
+
 def test_ours_follows_what_optimize_emits():
     (_, scale, plan), made = ours(W8A8).exact, ours(W8A8).rounding
     assert (scale.insert_nodes, plan.without) == (False, "")
