@@ -93,8 +93,8 @@ class Planned:
         """
         if "int8 static" not in self._settings.forms:
             return plan
-        apart = Stage(model, model, source, source, separate=False, threads=THREADS).trial.held_out
-        few = apart.select(apart.indices[: EFFECT_SAMPLES["balanced"]])
+        stage = Stage(model, model, source, source, separate=False, threads=THREADS)
+        few = stage.few(EFFECT_SAMPLES["balanced"])
         widened = 1 + UNTRIED.margin
         seen = {layer.activation: statistics[layer.activation] for layer in plan.layers if layer.considered}
         ranges = {

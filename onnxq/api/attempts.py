@@ -196,8 +196,7 @@ class Attempts:
             for name in read_together(plan.layers)
             if math.isfinite((seen := statistics[name]).low)
         }
-        apart = self.stage.trial.held_out
-        few = apart.select(apart.indices[: EFFECT_SAMPLES[self.settings.effort]])
+        few = self.stage.few(EFFECT_SAMPLES[self.settings.effort])
 
         def measure() -> dict[str, float]:
             told = partial(self.stage.progress, "measuring what each layer does to the output")
@@ -249,8 +248,7 @@ class Attempts:
         return (bounding,) if self.hides else ()
 
     def _hides(self, exact: ir.Model, bound: ir.Model) -> bool:
-        apart = self.stage.trial.held_out
-        few = apart.select(apart.indices[:HIDING_SAMPLES])
+        few = self.stage.few(HIDING_SAMPLES)
         return measure_fidelity(exact, bound, few, self.stage.threads).sqnr_db >= HIDDEN_DB
 
     def _refined(self, outcome: Outcome) -> Outcome:

@@ -50,8 +50,7 @@ def measure_decided(
     Returns:
         SQNR of the output in dB with nothing else rounded, by name of the linear.
     """
-    apart = stage.trial.held_out
-    few = apart.select(apart.indices[:_SAMPLES])
+    few = stage.few(_SAMPLES)
     groups = tuple(read_together(layers, ("int8 static", "int8 per-token")).values())
     statistics = stage.gather(model, names_wanted((rounding,), model))
     found = {}

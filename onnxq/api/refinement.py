@@ -99,9 +99,8 @@ class Trial:
     rounding: Callable[[Candidate], Sequence[QuantizeLinears]]
 
     def __post_init__(self) -> None:
-        apart = self.stage.trial.held_out
-        chosen = apart.indices[:TRIAL_SAMPLES]
-        self._halves: list[DataSource] = [apart.select(chosen[place::2]) for place in (0, 1)]
+        chosen = self.stage.few(TRIAL_SAMPLES)
+        self._halves: list[DataSource] = [chosen.select(chosen.indices[place::2]) for place in (0, 1)]
         self._known = Statistics()
         self._asked: set[tuple[Statistic, str]] = set()
 

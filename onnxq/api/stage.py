@@ -128,6 +128,11 @@ class Stage:
             return split(self.calibration)
         return split_unlike(self.model, self.calibration, str(norms[-1].output.name), threads=self.threads)
 
+    def few(self, count: int) -> DataSource:
+        """So many samples, or fewer, of what `trial` sets apart."""
+        apart = self.trial.held_out
+        return apart.select(apart.indices[:count])
+
     def watching(self, *kinds: Statistic) -> Stage:
         """The same with more kinds of statistics gathered of every linear's input."""
         return replace(self, kinds=self.kinds | frozenset(kinds))
